@@ -1,0 +1,310 @@
+package blobstore
+
+import (
+	"context"
+	"crypto/sha256"
+	"encoding/binary"
+	"encoding/hex"
+	"errors"
+	"fmt"
+	"hash/crc32"
+	"io"
+	"iter"
+	"os"
+	"runtime"
+	"strings"
+	"sync/atomic"
+
+	"github.com/klauspost/compress/zstd"
+	"golang.org/x/sync/errgroup"
+)
+
+// Record is a record as it is stored.
+type Record struct {
+	Offset int64 // in its pack
+	header *header
+	stored []byte
+}
+
+// readRecord reads the record at off of a pack that is size bytes long.
+func readRecord(r io.ReaderAt, off, size int64) (*Record, error) {
+	h, err := readHeader(r, off, size)
+	if err != nil {
+		return nil, err
+	}
+	stored := make([]byte, h.stored)
+	if _, err := r.ReadAt(stored, off+int64(h.size())); err != nil {
+		return nil, readError(err)
+	}
+	return &Record{off, h, stored}, nil
+}
+
+// decode returns the plain bytes, with each blob checked.
+func (r *Record) decode(dec *zstd.Decoder, bases []byte) (*Decoded, error) {
+	plain, err := decode(dec, r.header, r.stored, bases)
+	if err != nil {
+		return nil, err
+	}
+	d := &Decoded{Plain: plain, Blobs: r.Blobs(), depth: int(r.header.depth)}
+	for i, m := range d.Blobs {
+		d.Blobs[i].Bad = Sum(d.Bytes(i)) != m.ID
+	}
+	return d, nil
+}
+
+// Kind is what the record's blobs are for.
+func (r *Record) Kind() Kind { return r.header.kind }
+
+// Size is the room the record takes in its pack, in bytes.
+func (r *Record) Size() int64 { return int64(r.header.size()) + int64(r.header.stored) }
+
+// Plain is the length of its plain bytes.
+func (r *Record) Plain() int64 { return int64(r.header.plain) }
+
+// Bases lists the blobs that must be decoded before the record can be.
+func (r *Record) Bases() []ID { return r.header.bases }
+
+// Depth is the length of the longest chain of bases below the record.
+func (r *Record) Depth() int { return int(r.header.depth) }
+
+// Encoding names how it is stored.
+func (r *Record) Encoding() string { return r.header.enc.String() }
+
+// Blobs lists the record's blobs; Bad is not set.
+func (r *Record) Blobs() []Member {
+	ms := make([]Member, len(r.header.blobs))
+	off := uint32(0)
+	for i, m := range r.header.blobs {
+		ms[i] = Member{ID: m.id, Offset: off, Length: m.length}
+		off += m.length
+	}
+	return ms
+}
+
+// Placed lists the record's blobs as a Writer would.
+func (r *Record) Placed() []Placed {
+	ps := make([]Placed, len(r.header.blobs))
+	for i, m := range r.Blobs() {
+		ps[i] = Placed{m.ID, r.header.kind, Location{Record: r.Offset, Offset: m.Offset, Length: m.Length}, r.header.share(i)}
+	}
+	return ps
+}
+
+// Records reads a pack's records one after the other, without their stored
+// bytes unless content is set. It ends with an error when the pack is not
+// whole; the records before that are good to use.
+func (p *PackReader) Records(content bool) iter.Seq2[*Record, error] {
+	return func(yield func(*Record, error) bool) {
+		off, n := int64(packHeader), uint64(0)
+		for off < p.size-packTrailer {
+			h, err := readHeader(p.f, off, p.size-packTrailer)
+			if err != nil {
+				yield(nil, fmt.Errorf("pack %s at %d: %w", p.name, off, err))
+				return
+			}
+			r := &Record{Offset: off, header: h}
+			if content {
+				r.stored = make([]byte, h.stored)
+				if _, err := p.f.ReadAt(r.stored, off+int64(h.size())); err != nil {
+					yield(nil, fmt.Errorf("pack %s at %d: %w", p.name, off, readError(err)))
+					return
+				}
+			}
+			if !yield(r, nil) {
+				return
+			}
+			off += r.Size()
+			n++
+		}
+		if err := p.checkTrailer(n); err != nil {
+			yield(nil, fmt.Errorf("pack %s: %w", p.name, err))
+		}
+	}
+}
+
+// PackReader reads one pack from front to back. It is for one goroutine.
+type PackReader struct {
+	f    *os.File
+	name string
+	size int64
+}
+
+// OpenPack opens a pack of dir, whether or not an index names it.
+func OpenPack(dir, name string) (*PackReader, error) {
+	f, err := os.Open(packPath(dir, name))
+	if err != nil {
+		return nil, err
+	}
+	st, err := f.Stat()
+	if err == nil {
+		err = checkPack(f, PackRef{Name: name, Size: st.Size()})
+	}
+	if err != nil {
+		f.Close()
+		return nil, fmt.Errorf("pack %s: %w", name, err)
+	}
+	return &PackReader{f, name, st.Size()}, nil
+}
+
+// Size is the length of the pack's file in bytes.
+func (p *PackReader) Size() int64 { return p.size }
+
+// Close closes the pack's file.
+func (p *PackReader) Close() error { return p.f.Close() }
+
+// At reads the record at an offset of the pack.
+func (p *PackReader) At(off int64) (*Record, error) {
+	r, err := readRecord(p.f, off, p.size-packTrailer)
+	if err != nil {
+		return nil, fmt.Errorf("pack %s at %d: %w", p.name, off, err)
+	}
+	return r, nil
+}
+
+func (p *PackReader) checkTrailer(records uint64) error {
+	var b [packTrailer]byte
+	if p.size < packHeader+packTrailer {
+		return fmt.Errorf("cut short: %w", ErrDamaged)
+	}
+	if _, err := p.f.ReadAt(b[:], p.size-packTrailer); err != nil {
+		return readError(err)
+	}
+	if string(b[:8]) != endMagic || binary.LittleEndian.Uint64(b[8:]) != records ||
+		binary.LittleEndian.Uint64(b[16:]) != uint64(p.size) {
+		return fmt.Errorf("trailer: %w", ErrDamaged)
+	}
+	return nil
+}
+
+// Damage is something wrong in a pack.
+type Damage struct {
+	Pack   string
+	Offset int64 // of the record, 0 for the pack as a whole
+	Blobs  []ID  // that cannot be read because of it, where known
+	Err    error
+}
+
+// Decode returns the plain bytes of a record that was read with its content,
+// from whichever pack; bases come from the view.
+func (v *View) Decode(ctx context.Context, r *Record) (*Decoded, error) { return v.decode(ctx, r) }
+
+// VerifyPack decodes every record of a pack of dir and checks every blob,
+// with as many goroutines as there are processors. Bases come from the view,
+// which must not be older than the pack. It reports damage through
+// found, which is not called concurrently; read, which is, gets the bytes of
+// each record that was read. The error is the context's or that of the file
+// system, not damage.
+func (v *View) VerifyPack(ctx context.Context, dir, name string, found func(Damage), read func(int64)) error {
+	p, err := OpenPack(dir, name)
+	if err != nil {
+		if isShortage(err) {
+			return err
+		}
+		found(Damage{Pack: name, Err: err})
+		return nil
+	}
+	defer p.Close()
+
+	g, ctx := errgroup.WithContext(ctx)
+	records := make(chan *Record)
+	damage := make(chan Damage)
+	var left atomic.Int32
+	left.Store(int32(runtime.GOMAXPROCS(0)) + 1)
+	leave := func() {
+		if left.Add(-1) == 0 {
+			close(damage)
+		}
+	}
+	g.Go(func() error {
+		defer leave()
+		defer close(records)
+		names := sha256.New()
+		for r, err := range p.Records(true) {
+			if err != nil {
+				damage <- Damage{Pack: name, Err: err}
+				return nil
+			}
+			names.Write(r.header.append(nil))
+			select {
+			case records <- r:
+			case <-ctx.Done():
+				return context.Cause(ctx)
+			}
+		}
+		if sum := hex.EncodeToString(names.Sum(nil)); sum != name {
+			damage <- Damage{Pack: name, Err: fmt.Errorf("the records are those of pack %s: %w", sum, ErrDamaged)}
+		}
+		return nil
+	})
+	for range runtime.GOMAXPROCS(0) {
+		g.Go(func() error {
+			defer leave()
+			for r := range records {
+				if bad := v.check(ctx, p.name, r); bad != nil {
+					damage <- *bad
+				}
+				read(r.Size())
+			}
+			return nil
+		})
+	}
+	for d := range damage {
+		found(d)
+	}
+	return g.Wait()
+}
+
+// check decodes a record and says what is wrong with it.
+func (v *View) check(ctx context.Context, pack string, r *Record) *Damage {
+	bad := &Damage{Pack: pack, Offset: r.Offset}
+	if crc32.Checksum(r.stored, castagnoli) != r.header.crc {
+		bad.Err = fmt.Errorf("checksum of the stored bytes: %w", ErrDamaged)
+	}
+	d, err := v.decode(ctx, r)
+	if ctx.Err() != nil {
+		return nil
+	}
+	if err != nil {
+		for _, m := range r.header.blobs {
+			bad.Blobs = append(bad.Blobs, m.id)
+		}
+		bad.Err = err
+		return bad
+	}
+	for _, m := range d.Blobs {
+		if m.Bad {
+			bad.Blobs = append(bad.Blobs, m.ID)
+			bad.Err = fmt.Errorf("checksum of a blob: %w", ErrDamaged)
+		}
+	}
+	if bad.Err == nil {
+		return nil
+	}
+	return bad
+}
+
+// ListPacks names the packs in dir, whether or not an index names them, and
+// the files under way that a crash left (see TempPrefix).
+func ListPacks(dir string) (packs, temps []string, err error) {
+	entries, err := os.ReadDir(dir)
+	if err != nil {
+		return nil, nil, err
+	}
+	for _, e := range entries {
+		switch name := e.Name(); {
+		case strings.HasPrefix(name, TempPrefix):
+			temps = append(temps, name)
+		case strings.HasSuffix(name, Suffix):
+			packs = append(packs, strings.TrimSuffix(name, Suffix))
+		}
+	}
+	return packs, temps, nil
+}
+
+// RemovePack removes a pack of dir. That it is gone already is no error.
+func RemovePack(dir, name string) error {
+	if err := os.Remove(packPath(dir, name)); err != nil && !errors.Is(err, os.ErrNotExist) {
+		return err
+	}
+	return nil
+}

@@ -1,0 +1,448 @@
+package blobstore
+
+import (
+	"context"
+	"crypto/sha256"
+	"encoding/hex"
+	"errors"
+	"fmt"
+	"hash"
+	"hash/crc32"
+	"os"
+	"path/filepath"
+	"runtime"
+	"sync"
+
+	"golang.org/x/sys/unix"
+)
+
+// Suffix ends the file name of every pack.
+const Suffix = ".pack"
+
+// Group is a run of blobs that are encoded together.
+type Group struct {
+	Kind  Kind
+	Blobs []Blob
+	// Plain, when not nil, is the concatenation of the blobs, which then need
+	// not be joined.
+	Plain []byte
+	// Bases are blobs of the store, or of groups added before, that the group
+	// resembles. Where they help, it can be decoded only with them. Depth is
+	// the largest of their depths, see View.Depth.
+	Bases []Blob
+	Depth int
+}
+
+// Placed is where a writer put a blob; Location.Pack is not set.
+type Placed struct {
+	ID       ID
+	Kind     Kind
+	Location Location
+	Stored   uint32 // the blob's share of its record, in bytes
+}
+
+// Pack is a finished pack.
+type Pack struct {
+	Name  string
+	Size  int64
+	Plain int64 // plain bytes of its blobs
+	Blobs []Placed
+}
+
+// WriterOptions are the options of a Writer. The zero value is what an import
+// uses.
+type WriterOptions struct {
+	Level Level
+	// Workers encode at the same time. Default: GOMAXPROCS.
+	Workers int
+	// MaxPack is the size in bytes at which a new pack is begun. Default 1 GiB.
+	MaxPack int64
+}
+
+// Writer writes packs. Its methods are called by one goroutine; encoding and
+// writing happen in others, and the order of the groups in the packs is the
+// order of the calls.
+type Writer struct {
+	dir     string
+	opts    WriterOptions
+	enc     *encoders
+	jobs    chan *job // to the encoders
+	ordered chan *job // the same jobs, to the goroutine that writes
+	wg      sync.WaitGroup
+	wrote   chan struct{} // closed when all is written
+	failed  chan struct{} // closed at the first error
+	err     error         // valid once failed is closed
+	closed  bool
+
+	// Owned by the writing goroutine until wrote is closed.
+	pack  *packFile
+	packs []Pack
+}
+
+// job is a group on its way into a pack.
+type job struct {
+	group  Group
+	head   []byte // record header with its tables
+	header header
+	stored []byte
+	ready  chan struct{} // closed when head and stored are set
+}
+
+// NewWriter returns a writer of packs in dir. Nothing appears there before
+// Finish.
+func NewWriter(dir string, opts WriterOptions) (*Writer, error) {
+	if opts.Workers <= 0 {
+		opts.Workers = runtime.GOMAXPROCS(0)
+	}
+	if opts.MaxPack <= 0 {
+		opts.MaxPack = 1 << 30
+	}
+	enc, err := newEncoders(opts.Level, opts.Workers)
+	if err != nil {
+		return nil, err
+	}
+	w := &Writer{
+		dir: dir, opts: opts, enc: enc,
+		jobs:    make(chan *job),
+		ordered: make(chan *job, 4*opts.Workers),
+		wrote:   make(chan struct{}),
+		failed:  make(chan struct{}),
+	}
+	for range opts.Workers {
+		w.wg.Go(w.encodeJobs)
+	}
+	go w.writeJobs()
+	return w, nil
+}
+
+// Add queues a group. It blocks while as many groups are under way as keep
+// the encoders busy, so memory is bounded by their sizes. The error is that
+// of an earlier group or of the context.
+func (w *Writer) Add(ctx context.Context, g Group) error {
+	if len(g.Blobs) == 0 || len(g.Blobs) > MaxGroup {
+		return fmt.Errorf("group of %d blobs", len(g.Blobs))
+	}
+	j := &job{group: g, ready: make(chan struct{})}
+	return w.queue(ctx, j, w.jobs)
+}
+
+// Copy queues a record of another pack as it is stored.
+func (w *Writer) Copy(ctx context.Context, r *Record) error {
+	j := &job{header: *r.header, stored: r.stored, head: r.header.append(nil), ready: make(chan struct{})}
+	close(j.ready)
+	return w.queue(ctx, j, nil)
+}
+
+func (w *Writer) queue(ctx context.Context, j *job, jobs chan *job) error {
+	select {
+	case w.ordered <- j:
+	case <-w.failed:
+		return w.err
+	case <-ctx.Done():
+		return context.Cause(ctx)
+	}
+	if jobs != nil {
+		jobs <- j // the encoders take jobs until the channel is closed
+	}
+	return nil
+}
+
+func (w *Writer) encodeJobs() {
+	for j := range w.jobs {
+		j.encode(w.enc)
+	}
+}
+
+func (j *job) encode(enc *encoders) {
+	defer close(j.ready)
+	g := j.group
+	h := &j.header
+	h.kind = g.Kind
+	h.blobs = make([]member, len(g.Blobs))
+	for i, b := range g.Blobs {
+		h.blobs[i] = member{b.ID, uint32(len(b.Data))}
+		h.plain += uint32(len(b.Data))
+	}
+	plain := g.Plain
+	if plain == nil {
+		plain = join(g.Blobs)
+	}
+	h.enc, j.stored = enc.encode(plain, len(g.Blobs))
+	j.encodeBases(enc, plain)
+	h.stored = uint32(len(j.stored))
+	h.crc = crc32.Checksum(j.stored, castagnoli)
+	j.head = h.append(nil)
+	j.group = Group{}
+}
+
+// encodeBases encodes the group with its bases if that is smaller.
+func (j *job) encodeBases(enc *encoders, plain []byte) {
+	g, h := &j.group, &j.header
+	dict := join(g.Bases)
+	if len(dict) == 0 || len(dict) > MaxBases || len(g.Bases) > maxBases || g.Depth >= MaxDepth {
+		return
+	}
+	stored, err := enc.encodeDict(plain, dict)
+	if err != nil || len(stored)+len(g.Bases)*baseEntry >= len(j.stored) {
+		return
+	}
+	h.enc, h.depth, j.stored = encDict, uint16(g.Depth+1), stored
+	for _, b := range g.Bases {
+		h.bases = append(h.bases, b.ID)
+	}
+}
+
+func join(blobs []Blob) []byte {
+	if len(blobs) == 1 {
+		return blobs[0].Data
+	}
+	n := 0
+	for _, b := range blobs {
+		n += len(b.Data)
+	}
+	all := make([]byte, 0, n)
+	for _, b := range blobs {
+		all = append(all, b.Data...)
+	}
+	return all
+}
+
+func (w *Writer) writeJobs() {
+	defer close(w.wrote)
+	failed := false
+	for j := range w.ordered {
+		<-j.ready
+		if failed {
+			continue
+		}
+		if err := w.write(j); err != nil {
+			w.err = err
+			failed = true
+			close(w.failed)
+		}
+	}
+}
+
+func (w *Writer) write(j *job) (err error) {
+	if w.pack != nil && w.pack.size+int64(len(j.head)+len(j.stored)) > w.opts.MaxPack {
+		if err := w.finishPack(); err != nil {
+			return err
+		}
+	}
+	if w.pack == nil {
+		if w.pack, err = createPack(w.dir); err != nil {
+			return err
+		}
+	}
+	return w.pack.add(j)
+}
+
+func (w *Writer) finishPack() error {
+	p, err := w.pack.finish()
+	if err != nil {
+		return err
+	}
+	w.pack = nil
+	w.packs = append(w.packs, p)
+	return nil
+}
+
+// stop ends the goroutines and returns when they are gone.
+func (w *Writer) stop() {
+	if w.closed {
+		return
+	}
+	w.closed = true
+	close(w.jobs)
+	close(w.ordered)
+	w.wg.Wait()
+	<-w.wrote
+	w.enc.Close()
+}
+
+// Finish makes the packs durable and visible under their names and returns
+// them. After an error nothing is left but whole packs that no index names.
+func (w *Writer) Finish() ([]Pack, error) {
+	w.stop()
+	if w.err == nil && w.pack != nil {
+		w.err = w.finishPack()
+	}
+	if w.err != nil {
+		w.Abort()
+		return nil, w.err
+	}
+	if len(w.packs) > 0 {
+		if err := SyncDir(w.dir); err != nil {
+			return nil, err
+		}
+	}
+	return w.packs, nil
+}
+
+// Abort ends the writer and leaves nothing behind. It may be called after
+// Finish, then it does nothing.
+func (w *Writer) Abort() {
+	w.stop()
+	if w.pack != nil {
+		w.pack.remove()
+		w.pack = nil
+	}
+}
+
+// packFile is a pack while it is written.
+type packFile struct {
+	dir   string
+	f     *os.File
+	temp  string // its name, where unnamed files are not to be had
+	names hash.Hash
+	size  int64
+	synch int64 // up to here the kernel has been asked to write back
+	nrec  int64
+	pack  Pack
+}
+
+// createPack makes an unnamed file, which a crash leaves no trace of. File
+// systems without O_TMPFILE (NFS, some FUSE ones) get a named one.
+func createPack(dir string) (*packFile, error) {
+	p := &packFile{dir: dir, names: sha256.New()}
+	fd, err := unix.Open(dir, unix.O_TMPFILE|unix.O_RDWR|unix.O_CLOEXEC, 0o644)
+	switch {
+	case err == nil:
+		p.f = os.NewFile(uintptr(fd), filepath.Join(dir, "new pack"))
+	case errors.Is(err, unix.EOPNOTSUPP) || errors.Is(err, unix.EISDIR) || errors.Is(err, unix.EINVAL):
+		if p.f, err = os.CreateTemp(dir, TempPrefix); err != nil {
+			return nil, fmt.Errorf("create pack: %w", err)
+		}
+		p.temp = p.f.Name()
+	default:
+		return nil, fmt.Errorf("create pack in %s: %w", dir, err)
+	}
+	if err := p.put(appendPackHeader(nil)); err != nil {
+		p.remove()
+		return nil, err
+	}
+	return p, nil
+}
+
+// TempPrefix begins the name of packs under way where the file system has no
+// unnamed files.
+const TempPrefix = "new-"
+
+// writeback is how many bytes are gathered before the kernel is asked to
+// write them back, so that the sync at the end finds little to do.
+const writeback = 8 << 20
+
+func (p *packFile) put(b []byte) error {
+	n, err := p.f.Write(b)
+	p.size += int64(n)
+	if err != nil {
+		return fmt.Errorf("write pack: %w", err)
+	}
+	if p.size-p.synch >= writeback {
+		// A hint: what it fails to do, the sync does.
+		_ = unix.SyncFileRange(int(p.f.Fd()), p.synch, p.size-p.synch, unix.SYNC_FILE_RANGE_WRITE)
+		p.synch = p.size
+	}
+	return nil
+}
+
+func (p *packFile) add(j *job) error {
+	at := p.size
+	p.names.Write(j.head)
+	if err := p.put(j.head); err != nil {
+		return err
+	}
+	if err := p.put(j.stored); err != nil {
+		return err
+	}
+	h := &j.header
+	p.nrec++
+	p.pack.Plain += int64(h.plain)
+	off := uint32(0)
+	for i, m := range h.blobs {
+		p.pack.Blobs = append(p.pack.Blobs, Placed{
+			ID:       m.id,
+			Kind:     h.kind,
+			Location: Location{Record: at, Offset: off, Length: m.length},
+			Stored:   h.share(i),
+		})
+		off += m.length
+	}
+	return nil
+}
+
+// share is the part of the record's room in the pack that blob i accounts
+// for, by its plain length. The shares add up to at most the record's size.
+func (h *header) share(i int) uint32 {
+	room := uint64(h.size()) + uint64(h.stored)
+	if h.plain == 0 {
+		return uint32(room) / uint32(len(h.blobs))
+	}
+	return uint32(room * uint64(h.blobs[i].length) / uint64(h.plain))
+}
+
+// finish makes the pack durable and links it under its name.
+func (p *packFile) finish() (Pack, error) {
+	if err := p.put(appendTrailer(nil, p.nrec, p.size+packTrailer)); err != nil {
+		return Pack{}, err
+	}
+	p.pack.Size = p.size
+	p.pack.Name = hex.EncodeToString(p.names.Sum(nil))
+	if err := p.f.Sync(); err != nil {
+		return Pack{}, fmt.Errorf("sync pack: %w", err)
+	}
+	if err := p.link(packPath(p.dir, p.pack.Name)); err != nil {
+		return Pack{}, fmt.Errorf("name pack: %w", err)
+	}
+	if err := p.f.Close(); err != nil {
+		return Pack{}, fmt.Errorf("close pack: %w", err)
+	}
+	return p.pack, nil
+}
+
+func (p *packFile) link(name string) error {
+	if p.temp != "" {
+		if err := os.Chmod(p.temp, 0o644); err != nil {
+			return err
+		}
+		if err := os.Rename(p.temp, name); err != nil {
+			return err
+		}
+		p.temp = ""
+		return nil
+	}
+	from := fmt.Sprintf("/proc/self/fd/%d", p.f.Fd())
+	err := unix.Linkat(unix.AT_FDCWD, from, unix.AT_FDCWD, name, unix.AT_SYMLINK_FOLLOW)
+	if !errors.Is(err, unix.EEXIST) {
+		return err
+	}
+	// A pack of this name has these very records: garbage of an import that
+	// was killed before its commit. It was synced before it got the name, but
+	// it may have been damaged since, and the one at hand has not.
+	if err := os.Remove(name); err != nil {
+		return err
+	}
+	return unix.Linkat(unix.AT_FDCWD, from, unix.AT_FDCWD, name, unix.AT_SYMLINK_FOLLOW)
+}
+
+func (p *packFile) remove() {
+	p.f.Close()
+	if p.temp != "" {
+		os.Remove(p.temp)
+	}
+}
+
+func packPath(dir, name string) string { return filepath.Join(dir, name+Suffix) }
+
+// SyncDir makes the names in dir durable.
+func SyncDir(dir string) error {
+	d, err := os.Open(dir)
+	if err != nil {
+		return err
+	}
+	defer d.Close()
+	if err := d.Sync(); err != nil && !errors.Is(err, unix.EINVAL) {
+		return fmt.Errorf("sync folder %s: %w", dir, err)
+	}
+	return nil
+}

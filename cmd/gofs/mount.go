@@ -1,0 +1,280 @@
+package main
+
+import (
+	"bufio"
+	"context"
+	"errors"
+	"fmt"
+	"io/fs"
+	"log/slog"
+	"os"
+	"os/exec"
+	"os/signal"
+	"path/filepath"
+	"strings"
+	"syscall"
+
+	"github.com/dustin/go-humanize"
+	"github.com/spf13/cobra"
+	"golang.org/x/sys/unix"
+
+	gofs "gofs/fs"
+	"gofs/index"
+)
+
+type mountCmd struct {
+	g          *globals
+	cmd        *cobra.Command
+	foreground bool
+	allowOther bool
+	debug      bool
+	cache      string
+	log        string
+	readyFD    int
+}
+
+func newMountCmd(g *globals) *cobra.Command {
+	c := &mountCmd{g: g}
+	cmd := &cobra.Command{
+		Use:   "mount DIR",
+		Short: "Show the releases below a folder",
+		Long: `Mount shows every release of the store below DIR: DIR/1.23.3 is a GOROOT.
+DIR/1.23 is the newest patch of 1.23, DIR/latest the newest release, and
+DIR/bin has a link go1.23.3 for each, for the search path.
+
+It returns when the mount answers; the mount is served in the background until
+gofs umount DIR, or until its process gets SIGTERM. Releases that are imported
+or removed meanwhile appear and disappear. DIR is made if it is not there.
+
+Users other than root need fusermount3 (package fuse3).
+
+EXIT STATUS
+  0  mounted (with -f: unmounted again)
+  1  it could not be mounted
+  2  wrong usage`,
+		Args: usageArgs(cobra.ExactArgs(1)),
+		RunE: func(cmd *cobra.Command, args []string) error { return c.run(cmd.Context(), args[0]) },
+	}
+	c.cmd = cmd
+	f := cmd.Flags()
+	f.BoolVarP(&c.foreground, "foreground", "f", false, "serve the mount in this process")
+	f.BoolVar(&c.allowOther, "allow-other", false, "let other users see the mount (needs user_allow_other in /etc/fuse.conf unless root)")
+	f.StringVar(&c.cache, "decoded-cache", "64MiB", "memory for decoded content")
+	f.StringVar(&c.log, "log", "", "`FILE` for what the background process has to say (default /var/log/gofs.log for root, $XDG_STATE_HOME/gofs/mount.log for others)")
+	f.BoolVar(&c.debug, "debug", false, "log every request")
+	f.IntVar(&c.readyFD, "ready-fd", 0, "write a line to this file descriptor once the mount answers")
+	_ = f.MarkHidden("ready-fd")
+	return cmd
+}
+
+func (c *mountCmd) run(ctx context.Context, dir string) error {
+	cache, err := humanize.ParseBytes(c.cache)
+	if err != nil || cache > 1<<40 {
+		return usagef("--decoded-cache %q: not a size like 64MiB", c.cache)
+	}
+	if c.foreground {
+		err := c.serve(ctx, dir, int64(cache))
+		if err != nil && c.readyFD != 0 {
+			// The parent prints it.
+			c.ready(err.Error())
+			return exitStatus(exitFailed)
+		}
+		return err
+	}
+	// What the user can mend is said here, before a second process starts.
+	store, err := c.g.createStore(ctx)
+	if err != nil {
+		return err
+	}
+	if dir, err = mountPlace(dir, store); err != nil {
+		return err
+	}
+	if err := c.background(dir); err != nil {
+		return err
+	}
+	if !c.g.quiet {
+		fmt.Fprintf(c.cmd.OutOrStdout(), "mounted %s on %s\n", store.Dir(), dir)
+	}
+	return nil
+}
+
+// mountPlace checks the folder to mount on, makes it if it is not there, and
+// returns its path without links.
+func mountPlace(dir string, store *index.Store) (string, error) {
+	abs, err := filepath.Abs(dir)
+	if err != nil {
+		return "", err
+	}
+	// A mount that is there already is found without touching it: a dead one
+	// does not answer.
+	if m, ok, err := mountAt(realPath(abs)); err != nil {
+		return "", err
+	} else if ok {
+		if m.fstype == mountType {
+			return "", fmt.Errorf("%s is mounted already, with the store %s (gofs umount %s)", dir, m.source, dir)
+		}
+		return "", fmt.Errorf("%s is a mount of another file system already (%s)", dir, m.fstype)
+	}
+	if within(abs, store.Dir()) || within(store.Dir(), abs) {
+		return "", fmt.Errorf("%s: a store and its mount cannot lie in each other (the store is %s)", dir, store.Dir())
+	}
+	entries, err := os.ReadDir(abs)
+	switch {
+	case errors.Is(err, fs.ErrNotExist):
+		if err := os.MkdirAll(abs, 0o755); err != nil {
+			return "", fmt.Errorf("make mountpoint: %w", err)
+		}
+	case errors.Is(err, unix.ENOTCONN):
+		return "", fmt.Errorf("%s is a mount whose process died (gofs umount %s)", dir, dir)
+	case err != nil:
+		return "", fmt.Errorf("mountpoint: %w", err)
+	case len(entries) > 0:
+		return "", fmt.Errorf("%s is not empty (%s is in it)", dir, entries[0].Name())
+	}
+	return filepath.EvalSymlinks(abs)
+}
+
+// background starts a process that serves the mount and waits until it
+// answers.
+func (c *mountCmd) background(dir string) error {
+	log, err := c.openLog()
+	if err != nil {
+		return err
+	}
+	defer log.Close()
+	self, err := os.Executable()
+	if err != nil {
+		return err
+	}
+	r, w, err := os.Pipe()
+	if err != nil {
+		return err
+	}
+	defer r.Close()
+	storeDir, err := c.g.storeDir()
+	if err != nil {
+		w.Close()
+		return err
+	}
+	args := []string{"mount", "--foreground", "--ready-fd=3", "--store=" + storeDir, "--decoded-cache=" + c.cache}
+	if c.allowOther {
+		args = append(args, "--allow-other")
+	}
+	if c.debug {
+		args = append(args, "--debug")
+	}
+	child := exec.Command(self, append(args, "--", dir)...)
+	child.Dir = "/"
+	child.Stdout, child.Stderr = log, log
+	child.ExtraFiles = []*os.File{w}
+	child.SysProcAttr = &syscall.SysProcAttr{Setsid: true}
+	err = child.Start()
+	w.Close()
+	if err != nil {
+		return fmt.Errorf("start background process: %w", err)
+	}
+	line, err := bufio.NewReader(r).ReadString('\n')
+	if line = strings.TrimSpace(line); line == readyLine {
+		return child.Process.Release()
+	}
+	_ = child.Wait() // it has ended or is about to; the line says why
+	if line == "" {
+		return fmt.Errorf("the background process ended without a word (%v; see %s)", err, log.Name())
+	}
+	return errors.New(line)
+}
+
+const readyLine = "ready"
+
+func (c *mountCmd) ready(line string) {
+	f := os.NewFile(uintptr(c.readyFD), "ready")
+	fmt.Fprintln(f, strings.ReplaceAll(line, "\n", " "))
+	f.Close()
+}
+
+func (c *mountCmd) openLog() (*os.File, error) {
+	name := c.log
+	if name == "" {
+		if os.Geteuid() == 0 {
+			name = "/var/log/gofs.log"
+		} else {
+			state := os.Getenv("XDG_STATE_HOME")
+			if state == "" {
+				state = filepath.Join(os.Getenv("HOME"), ".local", "state")
+			}
+			name = filepath.Join(state, "gofs", "mount.log")
+			if err := os.MkdirAll(filepath.Dir(name), 0o700); err != nil {
+				return nil, fmt.Errorf("open log: %w (--log names another)", err)
+			}
+		}
+	}
+	f, err := os.OpenFile(name, os.O_WRONLY|os.O_CREATE|os.O_APPEND|unix.O_NOFOLLOW, 0o600)
+	if err != nil {
+		return nil, fmt.Errorf("open log: %w (--log names another)", err)
+	}
+	return f, nil
+}
+
+// serve mounts and serves until somebody unmounts.
+func (c *mountCmd) serve(ctx context.Context, dir string, cache int64) error {
+	store, err := c.g.createStore(ctx)
+	if err != nil {
+		return err
+	}
+	if dir, err = mountPlace(dir, store); err != nil {
+		return err
+	}
+	level := slog.LevelInfo
+	if c.debug {
+		level = slog.LevelDebug
+	}
+	log := slog.New(slog.NewTextHandler(c.cmd.ErrOrStderr(), &slog.HandlerOptions{Level: level}))
+	signals := make(chan os.Signal, 2)
+	signal.Notify(signals, syscall.SIGINT, syscall.SIGTERM, syscall.SIGHUP)
+	defer signal.Stop(signals)
+	// The signals that end other verbs here end the mount, in their own way.
+	s, err := gofs.Mount(context.WithoutCancel(ctx), store, dir, gofs.Options{
+		AllowOther:   c.allowOther,
+		DecodedCache: cache,
+		Log:          log.With("mount", dir),
+		Debug:        c.debug,
+	})
+	if err != nil {
+		return err
+	}
+	if c.readyFD != 0 {
+		c.ready(readyLine)
+	} else if !c.g.quiet {
+		fmt.Fprintf(c.cmd.OutOrStdout(), "mounted %s on %s\n", store.Dir(), dir)
+	}
+	done := make(chan struct{})
+	go func() { s.Wait(); close(done) }()
+	for asked := false; ; {
+		select {
+		case <-done:
+			return nil
+		case sig := <-signals:
+			if sig == syscall.SIGHUP && c.readyFD != 0 {
+				continue // the terminal it was started from is gone
+			}
+			if asked {
+				return fmt.Errorf("%s: ended while in use", dir)
+			}
+			asked = true
+			if err := c.end(s, dir); err != nil {
+				return err
+			}
+		}
+	}
+}
+
+// end unmounts. A mount in use is detached: nobody finds it any more, those
+// that have it go on, and the process ends with the last of them.
+func (c *mountCmd) end(s *gofs.Server, dir string) error {
+	err := s.Unmount()
+	if !errors.Is(err, gofs.ErrBusy) {
+		return err
+	}
+	fmt.Fprintf(c.cmd.ErrOrStderr(), "gofs: %s is in use %s; detached, serving them until they end (again to end now)\n", dir, busyText(dir))
+	return unmount(dir, true)
+}

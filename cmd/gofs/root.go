@@ -1,0 +1,77 @@
+package main
+
+import (
+	"errors"
+	"fmt"
+	"os"
+	"path/filepath"
+
+	"github.com/spf13/cobra"
+)
+
+// globals are the flags that every verb takes.
+type globals struct {
+	store string // --store
+	quiet bool   // --quiet
+}
+
+func newRootCmd() *cobra.Command {
+	g := &globals{}
+	root := &cobra.Command{
+		Use:   "gofs",
+		Short: "Every Go release in one small store, mounted as ordinary GOROOTs",
+		Long: `gofs keeps many Go releases in one deduplicated, compressed store and
+mounts each of them as an ordinary read-only GOROOT.
+
+  gofs import 1.23.3          fetch a release into the store
+  gofs mount /gofs            show every release below /gofs
+  /gofs/1.23.3/bin/go version`,
+		SilenceUsage:  true,
+		SilenceErrors: true,
+	}
+	root.PersistentFlags().StringVar(&g.store, "store", "", "folder of the store (default $GOFS_STORE, else /var/lib/gofs for root, $XDG_DATA_HOME/gofs for others)")
+	root.PersistentFlags().BoolVarP(&g.quiet, "quiet", "q", false, "print errors only")
+	root.SetFlagErrorFunc(func(cmd *cobra.Command, err error) error {
+		return usagef("%v (see gofs %s --help)", err, cmd.Name())
+	})
+	root.Args = func(cmd *cobra.Command, args []string) error {
+		if len(args) > 0 {
+			return usagef("unknown verb %q (see gofs --help)", args[0])
+		}
+		return nil
+	}
+	root.RunE = func(cmd *cobra.Command, args []string) error { return cmd.Help() }
+	for _, newCmd := range verbs {
+		root.AddCommand(newCmd(g))
+	}
+	return root
+}
+
+// storeDir is the folder of the store: --store, else $GOFS_STORE, else the
+// default of the user.
+func (g *globals) storeDir() (string, error) {
+	dir := g.store
+	if dir == "" {
+		dir = os.Getenv("GOFS_STORE")
+	}
+	if dir == "" {
+		if os.Geteuid() == 0 {
+			dir = "/var/lib/gofs"
+		} else {
+			data := os.Getenv("XDG_DATA_HOME")
+			if data == "" {
+				home := os.Getenv("HOME")
+				if home == "" {
+					return "", errors.New("no place for the store: neither XDG_DATA_HOME nor HOME is set (use --store)")
+				}
+				data = filepath.Join(home, ".local", "share")
+			}
+			dir = filepath.Join(data, "gofs")
+		}
+	}
+	abs, err := filepath.Abs(dir)
+	if err != nil {
+		return "", fmt.Errorf("store %s: %w", dir, err)
+	}
+	return abs, nil
+}

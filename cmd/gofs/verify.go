@@ -1,0 +1,83 @@
+package main
+
+import (
+	"fmt"
+
+	"github.com/spf13/cobra"
+
+	"gofs/index"
+)
+
+func newVerifyCmd(g *globals) *cobra.Command {
+	var asJSON bool
+	cmd := &cobra.Command{
+		Use:   "verify [VERSION...]",
+		Short: "Decode and check everything that is stored",
+		Long: `Verify decodes every blob of the store, or of the versions given, and checks
+it against its SHA-256. It lists what is damaged and which files of which
+versions cannot be read because of it.
+
+EXIT STATUS
+  0  all is sound
+  1  something is damaged, or could not be looked at
+  2  wrong usage`,
+		Args:              usageArgs(cobra.ArbitraryArgs),
+		ValidArgsFunction: g.completeVersions,
+		RunE: func(cmd *cobra.Command, args []string) error {
+			s, err := g.openStore()
+			if err != nil {
+				return err
+			}
+			b := g.newBar(cmd, -1, "verify")
+			r, err := s.Verify(cmd.Context(), index.VerifyOptions{Versions: args, Total: b.total, Progress: b.add})
+			b.clear()
+			if err != nil {
+				return err
+			}
+			if asJSON {
+				if err := printJSON(cmd, r); err != nil {
+					return err
+				}
+			} else {
+				printVerify(cmd, g, r)
+			}
+			if !r.OK() {
+				return exitStatus(exitFailed)
+			}
+			return nil
+		},
+	}
+	cmd.Flags().BoolVar(&asJSON, "json", false, "print JSON")
+	return cmd
+}
+
+func printVerify(cmd *cobra.Command, g *globals, r *index.VerifyReport) {
+	out := cmd.OutOrStdout()
+	for _, d := range r.Damage {
+		fmt.Fprintf(out, "damaged: %s\n", damageText(d))
+	}
+	for _, f := range r.Files {
+		if f.Path == "" {
+			fmt.Fprintf(out, "unreadable: all of %s\n", f.Version)
+		} else {
+			fmt.Fprintf(out, "unreadable: %s/%s\n", f.Version, f.Path)
+		}
+	}
+	if r.OK() {
+		if !g.quiet {
+			fmt.Fprintf(out, "%d versions, %d blobs: all sound\n", r.Versions, r.Blobs)
+		}
+		return
+	}
+	fmt.Fprintf(cmd.ErrOrStderr(), "gofs: %d damaged places, %d files cannot be read (import their releases again after gofs rm and gofs gc)\n", len(r.Damage), len(r.Files))
+}
+
+func damageText(d index.DamageLine) string {
+	switch {
+	case d.Pack == "":
+		return d.Error
+	case d.Offset == 0:
+		return fmt.Sprintf("pack %.16s: %s", d.Pack, d.Error)
+	}
+	return fmt.Sprintf("pack %.16s at %d: %s", d.Pack, d.Offset, d.Error)
+}

@@ -1,0 +1,166 @@
+package fs
+
+import (
+	"context"
+	"errors"
+	"os"
+	"slices"
+	"sync/atomic"
+	"time"
+
+	"gofs/blobstore"
+	"gofs/index"
+)
+
+// packs is a view that is closed when nobody reads from it any more.
+type packs struct {
+	view *blobstore.View
+	refs atomic.Int64 // one is the server's
+}
+
+func newPacks(v *blobstore.View) *packs {
+	p := &packs{view: v}
+	p.refs.Store(1)
+	return p
+}
+
+// acquire reports false when the view is closed or about to be.
+func (p *packs) acquire() bool {
+	for {
+		n := p.refs.Load()
+		if n == 0 {
+			return false
+		}
+		if p.refs.CompareAndSwap(n, n+1) {
+			return true
+		}
+	}
+}
+
+func (p *packs) release() {
+	if p.refs.Add(-1) == 0 {
+		p.view.Close()
+	}
+}
+
+// retiredPacks are the packs of an earlier epoch, which may have blobs of
+// removed versions that the current ones have not.
+type retiredPacks struct {
+	*packs
+	until time.Time
+}
+
+// currentPacks returns the packs of the current epoch, acquired; nil after
+// the mount is gone.
+func (s *Server) currentPacks() *packs {
+	for {
+		e := s.now.Load()
+		if e.packs.acquire() {
+			return e.packs
+		}
+		if s.now.Load() == e {
+			return nil
+		}
+	}
+}
+
+// record returns the decoded record that holds a blob, and its place in it.
+func (s *Server) record(ctx context.Context, id blobstore.ID) (*blobstore.Decoded, int, error) {
+	p := s.currentPacks()
+	if p == nil {
+		return nil, 0, os.ErrClosed
+	}
+	d, i, err := p.view.Record(ctx, id)
+	p.release()
+	if err == nil || !isGone(err) {
+		return d, i, err
+	}
+	for _, p := range s.acquireRetired() {
+		if isGone(err) {
+			if d2, i2, err2 := p.view.Record(ctx, id); !isGone(err2) {
+				d, i, err = d2, i2, err2
+			}
+		}
+		p.release()
+	}
+	return d, i, err
+}
+
+// isGone tells the error of a blob that may still be in earlier packs.
+func isGone(err error) bool { return errors.Is(err, blobstore.ErrNotFound) }
+
+// withPacks calls fn with the current packs and, while blobs are not found,
+// with earlier ones.
+func (s *Server) withPacks(fn func(*blobstore.View) error) error {
+	p := s.currentPacks()
+	if p == nil {
+		return os.ErrClosed
+	}
+	err := fn(p.view)
+	p.release()
+	if !isGone(err) {
+		return err
+	}
+	for _, p := range s.acquireRetired() {
+		if isGone(err) {
+			if err2 := fn(p.view); !isGone(err2) {
+				err = err2
+			}
+		}
+		p.release()
+	}
+	return err
+}
+
+// acquireRetired returns the retired packs, the latest first.
+func (s *Server) acquireRetired() []*packs {
+	s.retiredMu.Lock()
+	defer s.retiredMu.Unlock()
+	var list []*packs
+	for _, r := range slices.Backward(s.retired) {
+		if r.acquire() {
+			list = append(list, r.packs)
+		}
+	}
+	return list
+}
+
+// retire lets go of the packs of an earlier epoch, at once where the new
+// snapshot has all of them and so every blob in them.
+func (s *Server) retire(p *packs, old []blobstore.PackRef, snap *index.Snapshot) {
+	have := map[uint32]bool{}
+	for _, ref := range snap.Packs {
+		have[ref.Number] = true
+	}
+	for _, ref := range old {
+		if !have[ref.Number] {
+			s.retiredMu.Lock()
+			s.retired = append(s.retired, retiredPacks{p, time.Now().Add(removedFor)})
+			s.retiredMu.Unlock()
+			return
+		}
+	}
+	p.release()
+}
+
+// expire closes the retired packs whose time is over.
+func (s *Server) expire(now time.Time) {
+	s.retiredMu.Lock()
+	defer s.retiredMu.Unlock()
+	s.retired = slices.DeleteFunc(s.retired, func(r retiredPacks) bool {
+		over := !now.Before(r.until)
+		if over {
+			r.release()
+		}
+		return over
+	})
+}
+
+// closeViews lets go of all packs; the mount is gone.
+func (s *Server) closeViews() {
+	s.reloading.Lock()
+	defer s.reloading.Unlock()
+	s.closed = true
+	s.expire(time.Now().Add(2 * removedFor))
+	s.now.Load().packs.release()
+}

@@ -1,0 +1,166 @@
+package fs
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"sync"
+
+	"github.com/hanwen/go-fuse/v2/fuse"
+	"golang.org/x/sys/unix"
+
+	"gofs/blobstore"
+	"gofs/index"
+)
+
+// Read answers with slices of the decoded records, so nothing is copied
+// before the kernel does. It does not heed cancel: a Go program interrupts
+// its own reads all the time to preempt goroutines, a read takes milliseconds
+// at most, and EINTR in answer to a page fault would be a SIGBUS.
+func (r *rawFS) Read(_ <-chan struct{}, in *fuse.ReadIn, _ []byte) (fuse.ReadResult, fuse.Status) {
+	r.counters.add(opRead)
+	n := r.inode(in.NodeId)
+	switch {
+	case n == nil:
+		return nil, estale
+	case n.mode&unix.S_IFMT != unix.S_IFREG:
+		return nil, fuse.EINVAL
+	case in.Offset >= uint64(n.size) || in.Size == 0:
+		return fuse.ReadResultData(nil), fuse.OK
+	}
+	res := readResults.Get().(*readResult)
+	if err := r.slices(res, n, int64(in.Offset), int64(in.Size)); err != nil {
+		res.Done()
+		return nil, fuse.EIO
+	}
+	r.counters.readBytes.Add(uint64(res.size))
+	if n.small() {
+		if in.Offset == 0 {
+			res.server, res.read = r.Server, n
+		}
+	} else if end := int64(in.Offset) + int64(res.size); n.next.Swap(end) == int64(in.Offset) {
+		r.decodeAhead(n.refs, end, int64(in.Size))
+	}
+	return res, fuse.OK
+}
+
+// decodeAhead has the blobs that lie in [offset, offset+size) of a file
+// decoded in other goroutines, as many as may run at once.
+func (s *Server) decodeAhead(refs []index.Ref, offset, size int64) {
+	for _, ref := range refs {
+		if size <= 0 {
+			return
+		}
+		if offset >= int64(ref.Length) {
+			offset -= int64(ref.Length)
+			continue
+		}
+		size -= int64(ref.Length) - offset
+		offset = 0
+		select {
+		case s.decoders <- struct{}{}:
+		default:
+			return
+		}
+		go func() {
+			defer func() { <-s.decoders }()
+			// The READ that wants it will meet the error.
+			_, _, _ = s.record(context.Background(), ref.ID)
+		}()
+	}
+}
+
+// slices adds to res the part of a file's bytes that lies in [offset,
+// offset+size).
+func (s *Server) slices(res *readResult, n *inode, offset, size int64) error {
+	size = min(size, n.size-offset)
+	if len(n.refs) > 1 {
+		s.decodeAhead(n.refs, offset, size)
+	}
+	for _, ref := range n.refs {
+		if size == 0 {
+			break
+		}
+		if offset >= int64(ref.Length) {
+			offset -= int64(ref.Length)
+			continue
+		}
+		b, err := s.blob(ref)
+		if err != nil {
+			return err
+		}
+		b = b[offset:]
+		b = b[:min(size, int64(len(b)))]
+		offset, size = 0, size-int64(len(b))
+		res.bytes = append(res.bytes, b)
+		res.size += len(b)
+	}
+	if size != 0 { // the tree's decoder makes sure of it
+		return fmt.Errorf("inode %d: its blobs are shorter than the file", n.number)
+	}
+	return nil
+}
+
+// blob returns the bytes of a blob, which nobody may change. Errors have been
+// reported.
+func (s *Server) blob(ref index.Ref) ([]byte, error) {
+	d, i, err := s.record(context.Background(), ref.ID)
+	if err == nil {
+		if b := d.Bytes(i); len(b) == int(ref.Length) {
+			return b, nil
+		}
+		err = fmt.Errorf("blob %s: not the length that the tree says: %w", ref.ID, blobstore.ErrDamaged)
+	}
+	s.reportFailure(ref.ID, err)
+	return nil, err
+}
+
+// reportFailure counts a blob that cannot be read, and logs it the first time.
+func (s *Server) reportFailure(id blobstore.ID, err error) {
+	if errors.Is(err, blobstore.ErrDamaged) {
+		s.counters.damaged.Add(1)
+	} else {
+		s.counters.failures.Add(1)
+	}
+	if _, again := s.reported.LoadOrStore(id, true); !again {
+		s.log.Error("cannot be read, its files give I/O errors", "err", err)
+	}
+}
+
+// readResult is the answer to a READ: slices of decoded records. go-fuse
+// writes what has a method Slices without joining it, and calls Done when the
+// kernel has it.
+type readResult struct {
+	bytes  [][]byte
+	size   int
+	server *Server // set where the read is to be followed by a prefetch
+	read   *inode
+}
+
+var readResults = sync.Pool{New: func() any { return new(readResult) }}
+
+var _ fuse.ReadResult = (*readResult)(nil)
+
+func (res *readResult) Slices() ([][]byte, fuse.Status) { return res.bytes, fuse.OK }
+
+func (res *readResult) Size() int { return res.size }
+
+func (res *readResult) Bytes(buf []byte) ([]byte, fuse.Status) {
+	buf = buf[:0]
+	for _, b := range res.bytes {
+		buf = append(buf, b...)
+	}
+	return buf, fuse.OK
+}
+
+// Done starts the prefetch: the reader has its answer, and the kernel has let
+// go of the pages that it locked for it.
+func (res *readResult) Done() {
+	s, n := res.server, res.read
+	clear(res.bytes) // they would keep records in memory
+	*res = readResult{bytes: res.bytes[:0]}
+	readResults.Put(res)
+	if n != nil {
+		s.prefetch(n)
+	}
+}

@@ -1,0 +1,262 @@
+// Package fs serves a store's releases as a read-only FUSE file system.
+//
+// The root has a folder for each version, a symbolic link for each alias
+// (1.23, latest) and bin with a link go<version> for each version of this
+// machine's platform.
+//
+// The aim is a daemon that is not asked: node ids are the permanent inode
+// numbers of package index, so every entry, attribute, negative lookup, link
+// and page may stay in the kernel for ever, opens and closes are answered
+// ENOSYS once and never sent again, and a second identical build sends no
+// message at all. A reload invalidates exactly the names of the root and of
+// bin that changed.
+//
+// The folder of a version always shows mode 0755, whatever mode the archive
+// gave it: so listing the root reads no tree.
+package fs
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"log/slog"
+	"os"
+	"path/filepath"
+	"runtime"
+	"strings"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"github.com/hanwen/go-fuse/v2/fuse"
+
+	"gofs/blobstore"
+	"gofs/index"
+)
+
+// Options are the options of a mount. The zero value mounts for the own user
+// only.
+type Options struct {
+	// AllowOther lets all users see the mount. Users other than root need
+	// user_allow_other in /etc/fuse.conf for it.
+	AllowOther bool
+	// DecodedCache bounds the memory for decoded records, in bytes. The
+	// kernel caches what was read too, so it only needs to hold what several
+	// reads of one record share. Default: 64 MiB.
+	DecodedCache int64
+	// Log gets damaged blobs and failed reloads. Default: nothing is logged.
+	Log *slog.Logger
+	// Debug logs every message of the kernel.
+	Debug bool
+	// FsName is the source shown in /proc/mounts. Default: the store's folder.
+	FsName string
+}
+
+const defaultDecodedCache = 64 << 20
+
+var (
+	// ErrBusy is returned where files of the mount are in use.
+	ErrBusy = errors.New("mount is in use")
+	// ErrNoFuse is returned where the kernel has no FUSE device.
+	ErrNoFuse = errors.New("no /dev/fuse (load the fuse module; in a container, pass the device in)")
+	// ErrNoFusermount is returned where a user other than root has no program
+	// to mount with.
+	ErrNoFusermount = errors.New("no fusermount3 (install the package fuse3)")
+	// ErrReplaced is returned by a reload where another store lies in the
+	// folder now, whose inode numbers mean other files.
+	ErrReplaced = errors.New("another store took this one's place: mount it anew")
+)
+
+// Server is a mount.
+type Server struct {
+	store *index.Store
+	dir   string
+	log   *slog.Logger
+	cache *blobstore.Cache
+	owner fuse.Owner
+
+	fuse   *fuse.Server // nil before the mount
+	kernel atomic.Pointer[notifier]
+	direct bool // mounted without fusermount
+	done   chan struct{}
+
+	now    atomic.Pointer[epoch]
+	inodes table
+
+	// reloading serializes what changes now, retired and cookies. No handler
+	// of a request may take it: the kernel is notified while it is held.
+	reloading sync.Mutex
+	cookies   map[string]uint64 // of the names in the root and in bin
+	closed    bool
+	announced atomic.Uint64 // generation that needs no reload
+	pruning   sync.RWMutex  // keeps prune from missing trees that come meanwhile
+
+	retiredMu sync.Mutex
+	retired   []retiredPacks
+
+	pushers  chan struct{} // a slot for each prefetch under way
+	decoders chan struct{} // a slot for each decoding ahead
+	reported sync.Map      // blob ID -> whether its failure has been logged
+	failed   atomic.Pointer[string]
+	counters counters
+	started  time.Time
+}
+
+// notifier is what the file system tells the kernel.
+type notifier interface {
+	EntryNotify(parent uint64, name string) fuse.Status
+	InodeNotify(node uint64, off, length int64) fuse.Status
+	InodeNotifyStoreCache(node uint64, offset int64, data []byte) fuse.Status
+}
+
+// newServer opens the store; nothing is mounted yet.
+func newServer(store *index.Store, o Options) (*Server, error) {
+	if o.DecodedCache == 0 {
+		o.DecodedCache = defaultDecodedCache
+	}
+	if o.Log == nil {
+		o.Log = slog.New(slog.NewTextHandler(io.Discard, nil))
+	}
+	s := &Server{
+		store:    store,
+		log:      o.Log,
+		cache:    blobstore.NewCache(o.DecodedCache),
+		owner:    fuse.Owner{Uid: uint32(os.Geteuid()), Gid: uint32(os.Getegid())},
+		done:     make(chan struct{}),
+		cookies:  map[string]uint64{},
+		pushers:  make(chan struct{}, max(2, runtime.GOMAXPROCS(0))),
+		decoders: make(chan struct{}, runtime.GOMAXPROCS(0)),
+		started:  time.Now(),
+	}
+	snap, view, err := store.OpenView(s.cache)
+	if err != nil {
+		return nil, err
+	}
+	for name, err := range view.Broken() {
+		s.log.Warn("pack cannot be read", "pack", name, "err", err)
+	}
+	s.announced.Store(snap.Generation)
+	s.now.Store(s.newEpoch(nil, snap, newPacks(view)))
+	return s, nil
+}
+
+// Mount mounts the store on dir and returns when the kernel gets answers. The
+// error is ErrNoFuse, ErrNoFusermount, one of package index or one of mount(2).
+func Mount(ctx context.Context, store *index.Store, dir string, o Options) (*Server, error) {
+	if err := ctx.Err(); err != nil {
+		return nil, err
+	}
+	// The daemon must not touch its own mount, so the path is settled before.
+	dir, err := filepath.Abs(dir)
+	if err == nil {
+		dir, err = filepath.EvalSymlinks(dir)
+	}
+	if err != nil {
+		return nil, fmt.Errorf("mount: %w", err)
+	}
+	if below(store.Dir(), dir) {
+		return nil, fmt.Errorf("mount %s: it would hide the store in %s", dir, store.Dir())
+	}
+	s, err := newServer(store, o)
+	if err != nil {
+		return nil, err
+	}
+	s.dir = dir
+	if err := s.mount(o); err != nil {
+		s.closeViews()
+		return nil, fmt.Errorf("mount %s: %w", dir, err)
+	}
+	watching, stop := context.WithCancel(context.WithoutCancel(ctx))
+	var watcher sync.WaitGroup
+	watcher.Go(func() { s.watch(watching) })
+	go func() {
+		s.fuse.Serve()
+		stop()
+		watcher.Wait()
+		s.closeViews()
+		close(s.done)
+	}()
+	if err := s.fuse.WaitMount(); err != nil {
+		return nil, errors.Join(fmt.Errorf("mount %s: %w", dir, err), s.Unmount())
+	}
+	if err := s.raiseReadahead(); err != nil {
+		s.log.Debug("read-ahead is left as it is", "err", err)
+	}
+	return s, nil
+}
+
+// below says whether name is dir or lies in it.
+func below(name, dir string) bool {
+	name, err := filepath.Abs(name)
+	if err == nil {
+		name, err = filepath.EvalSymlinks(name)
+	}
+	return err == nil && (name == dir || strings.HasPrefix(name, strings.TrimSuffix(dir, "/")+"/"))
+}
+
+// mountOptions are those that all ways to mount share.
+func (s *Server) mountOptions(o Options) *fuse.MountOptions {
+	name := o.FsName
+	if name == "" {
+		name = s.store.Dir()
+	}
+	level := slog.LevelWarn
+	if o.Debug {
+		level = slog.LevelInfo
+	}
+	return &fuse.MountOptions{
+		AllowOther: o.AllowOther,
+		FsName:     name,
+		Name:       "gofs",
+		Debug:      o.Debug,
+		Logger:     slog.NewLogLogger(s.log.Handler(), level),
+		PanicHandler: func(v any) fuse.Status {
+			s.log.Error("panic while answering a request", "panic", v, "stack", stack())
+			return fuse.EIO
+		},
+		MaxWrite:      1 << 20, // also bounds READ
+		MaxBackground: 64,
+		// A reply of 1 MiB does not fit into a pipe.
+		DisableSplice:            true,
+		DisableXAttrs:            true,
+		EnableSymlinkCaching:     true,
+		ExplicitDataCacheControl: true,
+		ExtraCapabilities:        fuse.CAP_NO_OPENDIR_SUPPORT,
+	}
+}
+
+func stack() string {
+	b := make([]byte, 16<<10)
+	return string(b[:runtime.Stack(b, false)])
+}
+
+// Wait returns when nothing is mounted any more and all is cleaned up.
+func (s *Server) Wait() { <-s.done }
+
+// Dir is where the store is mounted.
+func (s *Server) Dir() string { return s.dir }
+
+// unmountWait bounds the wait for the kernel to let go after an unmount. It
+// does so at once unless another mount namespace has a copy of the mount.
+const unmountWait = 5 * time.Second
+
+// Unmount unmounts and cleans up. It returns ErrBusy where the mount is in
+// use, which then goes on serving; where nothing is mounted any more it does
+// nothing.
+func (s *Server) Unmount() error {
+	select {
+	case <-s.done:
+		return nil
+	default:
+	}
+	if err := s.unmount(); err != nil {
+		return fmt.Errorf("unmount %s: %w", s.dir, err)
+	}
+	select {
+	case <-s.done:
+	case <-time.After(unmountWait):
+		s.log.Warn("unmounted here, but a copy of the mount is in use elsewhere", "dir", s.dir)
+	}
+	return nil
+}

@@ -1,0 +1,110 @@
+package fs
+
+import (
+	"sync/atomic"
+	"time"
+)
+
+// op is a kind of request.
+type op int
+
+const (
+	opLookup op = iota
+	opForget
+	opGetAttr
+	opReadlink
+	opOpen
+	opOpenDir
+	opRead
+	opReadDir
+	opReadDirPlus
+	opFlush
+	opAccess
+	opStatFs
+	ops
+)
+
+var opNames = [ops]string{
+	"lookup", "forget", "getattr", "readlink", "open", "opendir",
+	"read", "readdir", "readdirplus", "flush", "access", "statfs",
+}
+
+type counters struct {
+	requests      [ops]atomic.Uint64
+	readBytes     atomic.Uint64
+	stores        atomic.Uint64
+	storedBytes   atomic.Uint64
+	storesUnknown atomic.Uint64
+	storesFailed  atomic.Uint64
+	damaged       atomic.Uint64
+	failures      atomic.Uint64
+	reloads       atomic.Uint64
+	reloadErrors  atomic.Uint64
+}
+
+func (c *counters) add(o op) { c.requests[o].Add(1) }
+
+// Stats counts what a mount has done since it began.
+type Stats struct {
+	Generation uint64        `json:"generation"` // of the store that is shown
+	Versions   int           `json:"versions"`
+	Trees      int           `json:"trees"` // in memory
+	Uptime     time.Duration `json:"uptime_ns"`
+	// Requests of the kernel by kind, "lookup" and so on. "forget" counts
+	// inodes.
+	Requests map[string]uint64 `json:"requests"`
+	// ReadBytes is what READ was answered with.
+	ReadBytes uint64        `json:"read_bytes"`
+	Cache     CacheStats    `json:"cache"`
+	Prefetch  PrefetchStats `json:"prefetch"`
+	// Damaged is how often a blob was asked for that is not what its name
+	// says; Failures, how often one could not be read for other reasons.
+	Damaged      uint64 `json:"damaged"`
+	Failures     uint64 `json:"failures"`
+	Reloads      uint64 `json:"reloads"`
+	ReloadErrors uint64 `json:"reload_errors"`
+}
+
+// CacheStats counts the use of the cache of decoded records.
+type CacheStats struct {
+	Hits    uint64 `json:"hits"`
+	Shared  uint64 `json:"shared"` // waited for another's decoding
+	Decodes uint64 `json:"decodes"`
+	Bytes   int64  `json:"bytes"` // held now
+}
+
+// PrefetchStats counts files pushed into the page cache.
+type PrefetchStats struct {
+	Stores  uint64 `json:"stores"`
+	Bytes   uint64 `json:"bytes"`
+	Unknown uint64 `json:"unknown"` // the kernel did not know the file any more
+	Failed  uint64 `json:"failed"`
+}
+
+// Stats returns the counters.
+func (s *Server) Stats() Stats {
+	e, c, cache := s.now.Load(), &s.counters, s.cache.Stats()
+	st := Stats{
+		Generation: e.generation,
+		Versions:   len(e.releases) - len(e.removed),
+		Uptime:     time.Since(s.started),
+		Requests:   make(map[string]uint64, ops),
+		ReadBytes:  c.readBytes.Load(),
+		Cache:      CacheStats{cache.Hits, cache.Shared, cache.Decodes, cache.Bytes},
+		Prefetch: PrefetchStats{
+			Stores: c.stores.Load(), Bytes: c.storedBytes.Load(),
+			Unknown: c.storesUnknown.Load(), Failed: c.storesFailed.Load(),
+		},
+		Damaged: c.damaged.Load(), Failures: c.failures.Load(),
+		Reloads: c.reloads.Load(), ReloadErrors: c.reloadErrors.Load(),
+	}
+	for i := range c.requests {
+		st.Requests[opNames[i]] = c.requests[i].Load()
+	}
+	for _, r := range e.releases {
+		if r.tree.Load() != nil {
+			st.Trees++
+		}
+	}
+	return st
+}

@@ -1,0 +1,254 @@
+// Package importer brings releases into a store.
+//
+// A source passes through once: its files are cut into blobs, hashed, left
+// out where the store has them, gathered into groups, compressed, and
+// published in one commit at the end. Nothing is unpacked to disk, memory
+// does not grow with the input, and an import that ends early, in whatever
+// way, leaves the store as it was.
+//
+// A file of up to [MaxSmall] bytes is one blob; a larger one is cut by
+// FastCDC, so that files that differ in places share the rest. The cutting
+// is part of what makes two files one inode, so its parameters belong to the
+// store's format.
+package importer
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"path"
+	"runtime"
+	"slices"
+	"strings"
+	"time"
+
+	"gofs/blobstore"
+	"gofs/importer/source"
+	"gofs/index"
+)
+
+// Options say how a release is imported. The zero value is ready to use.
+type Options struct {
+	As      string // name of the version instead of the one its files say
+	Level   blobstore.Level
+	NoWait  bool                // fail with index.ErrLocked instead of waiting
+	Waiting func(holder string) // called once when another process writes to the store
+}
+
+// Result is what an import did.
+type Result struct {
+	Version index.Version
+	Existed bool  // the store had it already; nothing was changed
+	Bytes   int64 // of all files
+	New     int64 // of these, bytes that the store did not have
+	Stored  int64 // what it added to the packs
+	Elapsed time.Duration
+}
+
+// Import reads a source to its end and publishes it. The error is one of
+// package source's, index.ErrExists, index.ErrLocked, or that of the file
+// system; the store is then as it was.
+func Import(ctx context.Context, store *index.Store, src source.Source, o Options) (*Result, error) {
+	start := time.Now()
+	lock, err := store.Lock(ctx, index.LockOptions{Verb: "import", NoWait: o.NoWait, Waiting: o.Waiting})
+	if err != nil {
+		return nil, err
+	}
+	defer lock.Close()
+	snap, view, err := store.OpenView(blobstore.NewCache(0))
+	if err != nil {
+		return nil, err
+	}
+	defer view.Close()
+	w, err := blobstore.NewWriter(store.PackDir(), blobstore.WriterOptions{Level: o.Level})
+	if err != nil {
+		return nil, err
+	}
+	defer w.Abort()
+
+	in := newIntake(snap, view, w, store.PackDir())
+	if err := in.read(ctx, src); err != nil {
+		return nil, err
+	}
+	r, err := in.result(src, o)
+	if err != nil {
+		return nil, fmt.Errorf("%s: %w", src.Label(), err)
+	}
+	old, err := existing(snap, &r.Version)
+	if err != nil {
+		return nil, fmt.Errorf("%s: %w", src.Label(), err)
+	}
+	if old != nil {
+		r.Version, r.Existed, r.New, r.Elapsed = *old, true, 0, time.Since(start)
+		return r, nil
+	}
+	packs, err := in.publish(ctx, lock, r)
+	if err != nil {
+		return nil, fmt.Errorf("%s: %w", src.Label(), err)
+	}
+	for _, p := range packs {
+		r.Stored += p.Size
+	}
+	r.Elapsed = time.Since(start)
+	return r, nil
+}
+
+// existing returns the version of the same name when it has the same tree.
+func existing(snap *index.Snapshot, v *index.Version) (*index.Version, error) {
+	i := slices.IndexFunc(snap.Versions, func(old index.Version) bool { return old.Name == v.Name })
+	if i < 0 {
+		return nil, nil
+	}
+	old := &snap.Versions[i]
+	if old.Tree != v.Tree {
+		return nil, fmt.Errorf("version %s %w (gofs rm %s, or import it --as another name)", v.Name, index.ErrExists, v.Name)
+	}
+	return old, nil
+}
+
+// result describes what was read.
+func (in *intake) result(src source.Source, o Options) (*Result, error) {
+	v, err := in.identify(src, o.As)
+	if err != nil {
+		return nil, err
+	}
+	if err := index.CheckName(v.Name); err != nil {
+		return nil, err
+	}
+	if in.encoded, err = index.EncodeTree(in.items); err != nil {
+		return nil, err
+	}
+	if in.tree, err = index.DecodeTree(in.encoded); err != nil {
+		return nil, err
+	}
+	v.Tree = blobstore.Sum(in.encoded)
+	v.Folders = len(in.tree.Folders)
+	v.Files = len(in.tree.Entries) - v.Folders + 1
+	for _, it := range in.items {
+		v.Bytes += it.Size
+	}
+	v.New = in.newBytes
+	return &Result{Version: v, Bytes: v.Bytes, New: v.New}, nil
+}
+
+// identify says which release was read, by its own files; what the source's
+// name claims only fills in and is checked.
+func (in *intake) identify(src source.Source, as string) (index.Version, error) {
+	v := index.Version{Name: as, Source: src.Origin(), Imported: time.Now().UTC().Truncate(time.Second)}
+	release, err := source.ParseVersion(in.version)
+	switch {
+	case in.version == nil:
+		return v, fmt.Errorf("has no VERSION file: %w", source.ErrNotRelease)
+	case err != nil && as == "":
+		return v, err
+	case err == nil:
+		v.Release = release
+	default:
+		v.Release = as
+	}
+	if !in.goCommand {
+		return v, fmt.Errorf("has no bin/go: %w", source.ErrNotRelease)
+	}
+	claimed, platform, known := src.Release()
+	switch {
+	case len(in.platforms) == 1:
+		v.Platform = in.platforms[0]
+	case known && (len(in.platforms) == 0 || slices.Contains(in.platforms, platform)):
+		v.Platform = platform
+	case slices.Contains(in.platforms, index.HostPlatform()):
+		v.Platform = index.HostPlatform()
+	default:
+		return v, fmt.Errorf("has no pkg/tool folder that says its platform: %w", source.ErrNotRelease)
+	}
+	if known && err == nil && (claimed != release || platform != v.Platform) {
+		return v, fmt.Errorf("is go%s for %s and not go%s for %s: %w", release, v.Platform, claimed, platform, source.ErrNotRelease)
+	}
+	if v.Name == "" {
+		v.Name = index.VersionName(v.Release, v.Platform)
+	}
+	v.Time = in.versionTime.Unix()
+	if t, ok := source.VersionTime(in.version); ok {
+		v.Time = t.Unix()
+	}
+	return v, nil
+}
+
+// publish stores the tree and the description and commits.
+func (in *intake) publish(ctx context.Context, lock *index.Writer, r *Result) ([]blobstore.Pack, error) {
+	if _, ok := in.snap.Locate(r.Version.Tree); !ok {
+		g := blobstore.Group{Kind: blobstore.Tree, Blobs: []blobstore.Blob{{ID: r.Version.Tree, Data: in.encoded}}}
+		in.addBase(ctx, &g, &r.Version)
+		if err := in.w.Add(ctx, g); err != nil {
+			return nil, err
+		}
+	}
+	record, err := index.VersionRecord(&r.Version)
+	if err != nil {
+		return nil, err
+	}
+	g := blobstore.Group{Kind: blobstore.Version, Blobs: []blobstore.Blob{{ID: blobstore.Sum(record), Data: record}}}
+	if err := in.w.Add(ctx, g); err != nil {
+		return nil, err
+	}
+	packs, err := in.w.Finish()
+	if err != nil {
+		return nil, err
+	}
+	if err := ctx.Err(); err != nil {
+		// Interrupted after the packs got their names: they are garbage.
+		return nil, errors.Join(context.Cause(ctx), removePacks(in.store, packs))
+	}
+	if err := lock.Commit(index.Change{Packs: packs, Add: []index.Addition{{Version: r.Version, Tree: in.tree}}}); err != nil {
+		return nil, errors.Join(err, removePacks(in.store, packs))
+	}
+	return packs, nil
+}
+
+// addBase names the tree of the nearest release as base for a new one: the
+// trees of two patch releases share most names and blobs, and stored so the
+// second takes a tenth.
+func (in *intake) addBase(ctx context.Context, g *blobstore.Group, v *index.Version) {
+	var base *index.Version
+	for i := range in.snap.Versions {
+		old := &in.snap.Versions[i]
+		if base == nil || old.Platform == v.Platform && index.CompareNames(old.Release, v.Release) <= 0 {
+			base = old
+		}
+	}
+	if base == nil {
+		return
+	}
+	plain, err := in.view.Blob(ctx, base.Tree)
+	if err != nil {
+		return // a damaged base is for verify to report; this tree does without
+	}
+	if g.Depth, err = in.view.Depth(ctx, base.Tree); err == nil {
+		g.Bases = []blobstore.Blob{{ID: base.Tree, Data: plain}}
+	}
+}
+
+func removePacks(dir string, packs []blobstore.Pack) (err error) {
+	for _, p := range packs {
+		err = errors.Join(err, blobstore.RemovePack(dir, p.Name))
+	}
+	return err
+}
+
+// note remembers what identifies the release in an entry's path.
+func (in *intake) note(e *source.Entry) {
+	switch e.Path {
+	case "bin/go", "bin/go.exe":
+		in.goCommand = e.Kind == source.File
+	case "VERSION":
+		in.versionTime = e.ModTime
+	}
+	if rest, ok := strings.CutPrefix(e.Path, "pkg/tool/"); ok {
+		dir, base := path.Split(rest)
+		goos, goarch, ok := strings.Cut(strings.TrimSuffix(dir, "/"), "_")
+		if ok && strings.TrimSuffix(base, ".exe") == "compile" {
+			in.platforms = append(in.platforms, goos+"-"+goarch)
+		}
+	}
+}
+
+func workers() int { return runtime.GOMAXPROCS(0) }

@@ -1,0 +1,382 @@
+package index
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"os"
+	"path/filepath"
+
+	bolt "go.etcd.io/bbolt"
+
+	"gofs/blobstore"
+)
+
+// GCOptions say what gc is to do. The zero value removes all it can.
+type GCOptions struct {
+	// MaxUnused is the part of a pack, from 0 to 1, that may be unused
+	// without the pack being rewritten.
+	MaxUnused float64
+	DryRun    bool
+	// Progress is called with the bytes of packs dealt with and their sum.
+	Progress func(done, total int64)
+}
+
+// GCResult is what gc did, or would do.
+type GCResult struct {
+	Freed     int64 `json:"freed"`     // bytes of the store
+	Removed   int   `json:"removed"`   // packs without a blob in use
+	Rewritten int   `json:"rewritten"` // packs with unused blobs
+	Garbage   int   `json:"garbage"`   // packs and files that no index names
+	Unused    int64 `json:"unused"`    // bytes left in packs that were not worth it
+}
+
+// GC removes from the packs what no version needs, and from the folder of the
+// packs what no index names. Packs that a mount has open stay readable there.
+func (w *Writer) GC(ctx context.Context, o GCOptions) (*GCResult, error) {
+	snap, view, err := w.store.OpenView(blobstore.NewCache(64 << 20))
+	if err != nil {
+		return nil, err
+	}
+	defer view.Close()
+	for name, err := range view.Broken() {
+		return nil, fmt.Errorf("gc: pack %s: %w (gofs verify lists what it hits)", name, err)
+	}
+	c := &collection{writer: w, opts: o, snap: snap, view: view, live: map[blobstore.ID]bool{}, r: &GCResult{}}
+	if err := c.mark(ctx); err != nil {
+		return nil, fmt.Errorf("gc: %w", err)
+	}
+	before, err := folderSize(w.store.dir)
+	if err != nil {
+		return nil, err
+	}
+	if err := c.sweep(ctx); err != nil {
+		return nil, fmt.Errorf("gc: %w", err)
+	}
+	if o.DryRun {
+		return c.r, nil
+	}
+	after, err := folderSize(w.store.dir)
+	c.r.Freed = before - after
+	return c.r, err
+}
+
+// collection is a gc under way.
+type collection struct {
+	writer *Writer
+	opts   GCOptions
+	snap   *Snapshot
+	view   *blobstore.View
+	live   map[blobstore.ID]bool
+	packs  []packUse
+	r      *GCResult
+}
+
+// packUse is how much of a pack is in use.
+type packUse struct {
+	ref    blobstore.PackRef
+	used   int64 // bytes of records and parts of records
+	unused int64
+}
+
+// mark finds the blobs in use: those of the versions, and the bases that
+// these need.
+func (c *collection) mark(ctx context.Context) error {
+	for i := range c.snap.Versions {
+		v := &c.snap.Versions[i]
+		t, err := c.snap.Tree(ctx, c.view, v)
+		if err != nil {
+			return err
+		}
+		c.live[v.Tree] = true
+		record, err := VersionRecord(v)
+		if err != nil {
+			return err
+		}
+		c.live[blobstore.Sum(record)] = true
+		for _, r := range t.AllBlobs() {
+			c.live[r.ID] = true
+		}
+	}
+	var based []*blobstore.Record
+	err := c.eachRecord(ctx, func(_ blobstore.PackRef, r *blobstore.Record) {
+		if len(r.Bases()) > 0 {
+			based = append(based, r)
+		}
+	})
+	if err != nil {
+		return err
+	}
+	// Chains are at most MaxDepth long.
+	for range blobstore.MaxDepth {
+		for _, r := range based {
+			if c.uses(r) {
+				for _, id := range r.Bases() {
+					c.live[id] = true
+				}
+			}
+		}
+	}
+	return nil
+}
+
+func (c *collection) uses(r *blobstore.Record) bool {
+	for _, m := range r.Blobs() {
+		if c.live[m.ID] {
+			return true
+		}
+	}
+	return false
+}
+
+// eachRecord calls fn for every record of every pack that the index names.
+func (c *collection) eachRecord(ctx context.Context, fn func(blobstore.PackRef, *blobstore.Record)) error {
+	for _, ref := range c.snap.Packs {
+		p, err := blobstore.OpenPack(c.writer.store.PackDir(), ref.Name)
+		if err != nil {
+			return err
+		}
+		for r, err := range p.Records(false) {
+			if err == nil {
+				err = ctx.Err()
+			}
+			if err != nil {
+				p.Close()
+				return err
+			}
+			fn(ref, r)
+		}
+		p.Close()
+	}
+	return nil
+}
+
+// here says whether a blob of a record is in use and read from there.
+func (c *collection) here(pack uint32, b blobstore.Placed) bool {
+	loc, ok := c.snap.Locate(b.ID)
+	return ok && c.live[b.ID] && loc.Pack == pack && loc.Record == b.Location.Record && loc.Offset == b.Location.Offset
+}
+
+func (c *collection) sweep(ctx context.Context) error {
+	index := map[uint32]int{}
+	err := c.eachRecord(ctx, func(ref blobstore.PackRef, r *blobstore.Record) {
+		i, ok := index[ref.Number]
+		if !ok {
+			i = len(c.packs)
+			index[ref.Number] = i
+			c.packs = append(c.packs, packUse{ref: ref})
+		}
+		for _, b := range r.Placed() {
+			if c.here(ref.Number, b) {
+				c.packs[i].used += int64(b.Stored)
+			} else {
+				c.packs[i].unused += int64(b.Stored)
+			}
+		}
+	})
+	if err != nil {
+		return err
+	}
+	var rewrite []packUse
+	change := Change{}
+	total := int64(0)
+	for _, p := range c.packs {
+		switch {
+		case p.used == 0:
+			c.r.Removed++
+			c.r.Freed += p.ref.Size
+			change.Drop = append(change.Drop, p.ref.Number)
+		case p.unused > 0 && float64(p.unused) > c.opts.MaxUnused*float64(p.used+p.unused):
+			c.r.Rewritten++
+			c.r.Freed += p.unused
+			total += p.ref.Size
+			rewrite = append(rewrite, p)
+			change.Drop = append(change.Drop, p.ref.Number)
+		default:
+			c.r.Unused += p.unused
+		}
+	}
+	if c.opts.DryRun {
+		return c.removeGarbage(true)
+	}
+	if len(change.Drop) > 0 {
+		if err := c.replace(ctx, &change, rewrite, total); err != nil {
+			return err
+		}
+	}
+	if err := c.removeGarbage(false); err != nil {
+		return err
+	}
+	return c.writer.store.compactDatabase()
+}
+
+// replace writes what is in use of some packs to new ones, and commits.
+func (c *collection) replace(ctx context.Context, change *Change, rewrite []packUse, total int64) error {
+	w, err := blobstore.NewWriter(c.writer.store.PackDir(), blobstore.WriterOptions{})
+	if err != nil {
+		return err
+	}
+	defer w.Abort()
+	var done int64
+	for _, p := range rewrite {
+		if err := c.rewrite(ctx, w, p.ref); err != nil {
+			return err
+		}
+		done += p.ref.Size
+		if c.opts.Progress != nil {
+			c.opts.Progress(done, total)
+		}
+	}
+	if change.Packs, err = w.Finish(); err != nil {
+		return err
+	}
+	if err := ctx.Err(); err != nil {
+		return context.Cause(ctx) // the new packs are garbage for the next gc
+	}
+	return c.writer.Commit(*change)
+}
+
+// rewrite queues the records of a pack that are in use. One that is in use in
+// part is encoded anew, without bases.
+func (c *collection) rewrite(ctx context.Context, w *blobstore.Writer, ref blobstore.PackRef) error {
+	p, err := blobstore.OpenPack(c.writer.store.PackDir(), ref.Name)
+	if err != nil {
+		return err
+	}
+	defer p.Close()
+	for r, err := range p.Records(true) {
+		if err != nil {
+			return err
+		}
+		placed := r.Placed()
+		var used []int
+		for i, b := range placed {
+			if c.here(ref.Number, b) {
+				used = append(used, i)
+			}
+		}
+		switch len(used) {
+		case 0:
+			continue
+		case len(placed):
+			err = w.Copy(ctx, r)
+		default:
+			err = c.regroup(ctx, w, r, used)
+		}
+		if err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+func (c *collection) regroup(ctx context.Context, w *blobstore.Writer, r *blobstore.Record, used []int) error {
+	d, err := c.view.Decode(ctx, r)
+	if err != nil {
+		return err
+	}
+	g := blobstore.Group{Kind: r.Kind()}
+	for _, i := range used {
+		if d.Blobs[i].Bad {
+			return fmt.Errorf("blob %s: %w (gofs verify lists what it hits)", d.Blobs[i].ID, blobstore.ErrDamaged)
+		}
+		g.Blobs = append(g.Blobs, blobstore.Blob{ID: d.Blobs[i].ID, Data: d.Bytes(i)})
+	}
+	return w.Add(ctx, g)
+}
+
+// removeGarbage removes the packs that the index does not name. Nobody else
+// can be about to publish them: that takes the lock that this process has.
+func (c *collection) removeGarbage(dryRun bool) error {
+	refs, err := c.writer.store.packRefs()
+	if err != nil {
+		return err
+	}
+	named := map[string]bool{}
+	for _, p := range refs {
+		named[p.Name] = true
+	}
+	dir := c.writer.store.PackDir()
+	packs, temps, err := blobstore.ListPacks(dir)
+	if err != nil {
+		return err
+	}
+	for _, name := range packs {
+		if named[name] {
+			continue
+		}
+		c.r.Garbage++
+		if !dryRun {
+			err = errors.Join(err, blobstore.RemovePack(dir, name))
+		}
+	}
+	for _, name := range temps {
+		c.r.Garbage++
+		if !dryRun {
+			err = errors.Join(err, os.Remove(filepath.Join(dir, name)))
+		}
+	}
+	return err
+}
+
+func (s *Store) packRefs() (refs []blobstore.PackRef, err error) {
+	err = s.view(func(tx *bolt.Tx) error {
+		if err := checkFormat(tx); err != nil {
+			return err
+		}
+		refs, err = readPacks(tx)
+		return err
+	})
+	return refs, err
+}
+
+// compactDatabase writes the database anew without its free pages, when they
+// are worth it. The caller has the lock; withDB copes with the change of file.
+func (s *Store) compactDatabase() error {
+	path := filepath.Join(s.dir, databaseFile)
+	return s.withDB(&bolt.Options{Timeout: busyTimeout}, func(db *bolt.DB) error {
+		st, err := os.Stat(path)
+		if err != nil {
+			return err
+		}
+		if free := int64(db.Stats().FreePageN * db.Info().PageSize); free < 1<<20 || 3*free < st.Size() {
+			return nil
+		}
+		if err := os.Remove(path + ".new"); err != nil && !errors.Is(err, os.ErrNotExist) {
+			return err
+		}
+		to, err := bolt.Open(path+".new", 0o644, nil)
+		if err != nil {
+			return err
+		}
+		to.AllocSize = 1 << 20
+		err = errors.Join(bolt.Compact(to, db, 0), to.Sync(), to.Close())
+		if err == nil {
+			err = os.Rename(path+".new", path)
+		}
+		if err != nil {
+			os.Remove(path + ".new")
+			return fmt.Errorf("compact index: %w", err)
+		}
+		return blobstore.SyncDir(s.dir)
+	})
+}
+
+// folderSize adds up the files below dir.
+func folderSize(dir string) (int64, error) {
+	var sum int64
+	err := filepath.WalkDir(dir, func(_ string, d os.DirEntry, err error) error {
+		if err != nil || !d.Type().IsRegular() {
+			return err
+		}
+		info, err := d.Info()
+		if errors.Is(err, os.ErrNotExist) {
+			return nil
+		}
+		if err == nil {
+			sum += info.Size()
+		}
+		return err
+	})
+	return sum, err
+}

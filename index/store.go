@@ -1,0 +1,340 @@
+package index
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io/fs"
+	"os"
+	"path/filepath"
+	"runtime/debug"
+	"strconv"
+	"strings"
+	"time"
+
+	bolt "go.etcd.io/bbolt"
+	bolterrors "go.etcd.io/bbolt/errors"
+	"golang.org/x/sys/unix"
+
+	"gofs/blobstore"
+)
+
+// Format is the number of the store's format that this package reads and
+// writes.
+const Format = 1
+
+var (
+	// ErrNoStore is returned where a folder holds no store.
+	ErrNoStore = errors.New("no store")
+	// ErrNewer is returned for a store of a newer format than Format.
+	ErrNewer = errors.New("made by a newer gofs")
+	// ErrIndex is returned where the database cannot be read.
+	ErrIndex = errors.New("the index is damaged (gofs verify says what is left)")
+	// ErrLocked is returned where another process writes to the store and the
+	// caller does not want to wait.
+	ErrLocked = errors.New("another process is writing to the store")
+)
+
+const (
+	formatFile     = "format"
+	databaseFile   = "index.db"
+	generationFile = "generation"
+	lockFile       = "lock"
+	packFolder     = "packs"
+	formatText     = "gofs store "
+)
+
+var (
+	bucketMeta     = []byte("meta")
+	bucketPacks    = []byte("packs")
+	bucketBlobs    = []byte("blobs")
+	bucketFiles    = []byte("files")
+	bucketVersions = []byte("versions")
+	bucketNodes    = []byte("nodes")
+	buckets        = [][]byte{bucketMeta, bucketPacks, bucketBlobs, bucketFiles, bucketVersions, bucketNodes}
+
+	keyFormat     = []byte("format")
+	keyGeneration = []byte("generation")
+	keyNode       = []byte("node")
+	keyPack       = []byte("pack")
+)
+
+// firstNode leaves the numbers below it to the mount's own inodes.
+const firstNode = 1 << 10
+
+// Store is a store's folder. It holds nothing open.
+type Store struct{ dir string }
+
+// Open returns the store in dir, which must be there.
+func Open(dir string) (*Store, error) {
+	b, err := readSmall(filepath.Join(dir, formatFile))
+	switch {
+	case errors.Is(err, fs.ErrNotExist):
+		return nil, fmt.Errorf("%s: %w", dir, ErrNoStore)
+	case err != nil:
+		return nil, fmt.Errorf("open store: %w", err)
+	}
+	number, ok := strings.CutPrefix(strings.TrimSpace(b), formatText)
+	n, err := strconv.Atoi(number)
+	switch {
+	case !ok || err != nil || n < 1:
+		return nil, fmt.Errorf("%s: its format file says %.40q: %w", dir, b, ErrNoStore)
+	case n > Format:
+		return nil, fmt.Errorf("store %s has format %d, this gofs knows up to %d: %w", dir, n, Format, ErrNewer)
+	}
+	return &Store{dir}, nil
+}
+
+// Create returns the store in dir and makes it where there is none. A folder
+// that has other things in it is refused.
+func Create(ctx context.Context, dir string) (*Store, error) {
+	s, err := Open(dir)
+	if err == nil || !errors.Is(err, ErrNoStore) {
+		return s, err
+	}
+	if err := checkPlace(dir); err != nil {
+		return nil, fmt.Errorf("create store: %w", err)
+	}
+	// Others may read root's store; a user's is the user's own.
+	mode := fs.FileMode(0o700)
+	if os.Geteuid() == 0 {
+		mode = 0o755
+	}
+	s = &Store{dir}
+	if err := os.MkdirAll(s.PackDir(), mode); err != nil {
+		return nil, fmt.Errorf("create store: %w", err)
+	}
+	l, err := s.flock(ctx, LockOptions{Verb: "create"})
+	if err != nil {
+		return nil, err
+	}
+	defer l.Close()
+	if s, err := Open(dir); err == nil { // another process was quicker
+		return s, nil
+	}
+	if err := s.initialize(); err != nil {
+		return nil, fmt.Errorf("create store %s: %w", dir, err)
+	}
+	return s, nil
+}
+
+// checkPlace refuses a folder with foreign content.
+func checkPlace(dir string) error {
+	entries, err := os.ReadDir(dir)
+	if errors.Is(err, fs.ErrNotExist) {
+		return nil
+	}
+	if err != nil {
+		return err
+	}
+	for _, e := range entries {
+		switch e.Name() {
+		case formatFile, formatFile + ".new", databaseFile, generationFile, lockFile, packFolder, "lost+found":
+		default:
+			return fmt.Errorf("%s has other files in it (%s)", dir, e.Name())
+		}
+	}
+	return nil
+}
+
+func (s *Store) initialize() error {
+	err := s.update(func(tx *bolt.Tx) error {
+		for _, b := range buckets {
+			if _, err := tx.CreateBucketIfNotExists(b); err != nil {
+				return err
+			}
+		}
+		m := tx.Bucket(bucketMeta)
+		if m.Get(keyFormat) != nil {
+			return nil
+		}
+		return errors.Join(m.Put(keyFormat, encodeNumber(Format)), m.Put(keyGeneration, encodeNumber(1)),
+			m.Put(keyNode, encodeNumber(firstNode)), m.Put(keyPack, encodeNumber(1)))
+	})
+	if err != nil {
+		return err
+	}
+	if err := s.writeGeneration(1); err != nil {
+		return err
+	}
+	// The format file comes last: what has none is no store yet.
+	name := filepath.Join(s.dir, formatFile)
+	if err := writeSynced(name+".new", fmt.Appendf(nil, "%s%d\n", formatText, Format)); err != nil {
+		return err
+	}
+	if err := os.Rename(name+".new", name); err != nil {
+		return err
+	}
+	return blobstore.SyncDir(s.dir)
+}
+
+// Dir is the store's folder.
+func (s *Store) Dir() string { return s.dir }
+
+// PackDir is the folder of the store's packs.
+func (s *Store) PackDir() string { return filepath.Join(s.dir, packFolder) }
+
+// GenerationFile is the file that changes with every commit.
+func (s *Store) GenerationFile() string { return filepath.Join(s.dir, generationFile) }
+
+// Generation is the generation of the last commit that was announced. It
+// costs one small read.
+func (s *Store) Generation() (uint64, error) {
+	b, err := readSmall(s.GenerationFile())
+	if err != nil {
+		return 0, err
+	}
+	n, err := strconv.ParseUint(strings.TrimSpace(b), 10, 64)
+	if err != nil {
+		return 0, fmt.Errorf("%s: %w", s.GenerationFile(), err)
+	}
+	return n, nil
+}
+
+// writeGeneration announces a generation. It is not synced: a mount that
+// missed it because the machine crashed is gone too.
+func (s *Store) writeGeneration(n uint64) error {
+	name := s.GenerationFile()
+	if err := os.WriteFile(name+".new", fmt.Appendf(nil, "%d\n", n), 0o644); err != nil {
+		return err
+	}
+	return os.Rename(name+".new", name)
+}
+
+// readSmall reads a file that must be small.
+func readSmall(name string) (string, error) {
+	f, err := os.Open(name)
+	if err != nil {
+		return "", err
+	}
+	defer f.Close()
+	var b [64]byte
+	n, err := f.Read(b[:])
+	if n == 0 && err != nil {
+		return "", fmt.Errorf("%s is empty", name)
+	}
+	return string(b[:n]), nil
+}
+
+func writeSynced(name string, b []byte) error {
+	f, err := os.OpenFile(name, os.O_WRONLY|os.O_CREATE|os.O_TRUNC, 0o644)
+	if err != nil {
+		return err
+	}
+	_, err = f.Write(b)
+	return errors.Join(err, f.Sync(), f.Close())
+}
+
+// busyTimeout bounds the wait for the database, which others hold for
+// milliseconds.
+const busyTimeout = 30 * time.Second
+
+func (s *Store) view(fn func(tx *bolt.Tx) error) error {
+	return s.withDB(&bolt.Options{ReadOnly: true, Timeout: busyTimeout}, func(db *bolt.DB) error { return db.View(fn) })
+}
+
+func (s *Store) update(fn func(tx *bolt.Tx) error) error {
+	return s.withDB(&bolt.Options{Timeout: busyTimeout}, func(db *bolt.DB) error {
+		// The file grows by what is needed, not by bbolt's 16 MiB.
+		db.AllocSize = 1 << 20
+		return db.Update(fn)
+	})
+}
+
+// withDB runs fn on the open database. bbolt trusts its file: on a damaged one
+// it panics or, past the end of a short one, faults; both become ErrIndex.
+func (s *Store) withDB(o *bolt.Options, fn func(*bolt.DB) error) (err error) {
+	path := filepath.Join(s.dir, databaseFile)
+	defer debug.SetPanicOnFault(debug.SetPanicOnFault(true))
+	defer func() {
+		if r := recover(); r != nil {
+			err = fmt.Errorf("%s: %v: %w", path, r, ErrIndex)
+		}
+	}()
+	db, err := openCurrent(path, o)
+	switch {
+	case errors.Is(err, bolterrors.ErrTimeout):
+		return fmt.Errorf("%s is held by another process for more than %v", path, busyTimeout)
+	case errors.Is(err, bolterrors.ErrInvalid), errors.Is(err, bolterrors.ErrChecksum), errors.Is(err, bolterrors.ErrVersionMismatch):
+		return fmt.Errorf("%s: %w: %w", path, err, ErrIndex)
+	case err != nil:
+		return fmt.Errorf("open index: %w", err)
+	}
+	defer func() {
+		if cerr := db.Close(); err == nil && cerr != nil {
+			err = fmt.Errorf("close index: %w", cerr)
+		}
+	}()
+	return fn(db)
+}
+
+// openCurrent opens the database at path. compactDatabase may put another file
+// there while this one waits for its lock; then the wait begins anew.
+func openCurrent(path string, o *bolt.Options) (*bolt.DB, error) {
+	for try := 0; ; try++ {
+		before, _ := os.Stat(path)
+		db, err := bolt.Open(path, 0o644, o)
+		if err != nil {
+			return nil, err
+		}
+		after, err := os.Stat(path)
+		if err != nil {
+			db.Close()
+			return nil, err
+		}
+		if before == nil || os.SameFile(before, after) || try == 10 {
+			return db, nil
+		}
+		db.Close()
+	}
+}
+
+// LockOptions say how to wait for the right to write.
+type LockOptions struct {
+	Verb    string              // what the lock is for; others are told
+	NoWait  bool                // fail with ErrLocked instead of waiting
+	Waiting func(holder string) // called once when there is a wait
+}
+
+// flock takes the lock file; closing it lets go.
+func (s *Store) flock(ctx context.Context, o LockOptions) (*os.File, error) {
+	f, err := os.OpenFile(filepath.Join(s.dir, lockFile), os.O_RDWR|os.O_CREATE|unix.O_NOFOLLOW, 0o644)
+	if err != nil {
+		return nil, fmt.Errorf("lock store: %w", err)
+	}
+	told := false
+	for {
+		err := unix.Flock(int(f.Fd()), unix.LOCK_EX|unix.LOCK_NB)
+		if err == nil {
+			break
+		}
+		if !errors.Is(err, unix.EWOULDBLOCK) && !errors.Is(err, unix.EINTR) {
+			f.Close()
+			return nil, fmt.Errorf("lock store: %w", err)
+		}
+		holder, _ := readSmall(f.Name())
+		if holder = strings.TrimSpace(holder); holder == "" {
+			holder = "another process"
+		}
+		if o.NoWait {
+			f.Close()
+			return nil, fmt.Errorf("%s: %w (%s)", s.dir, ErrLocked, holder)
+		}
+		if !told && o.Waiting != nil {
+			o.Waiting(holder)
+			told = true
+		}
+		select {
+		case <-ctx.Done():
+			f.Close()
+			return nil, context.Cause(ctx)
+		case <-time.After(50 * time.Millisecond):
+		}
+	}
+	// Only for the message that others print.
+	text := fmt.Sprintf("gofs %s, process %d", o.Verb, os.Getpid())
+	if f.Truncate(0) == nil {
+		_, _ = f.WriteAt([]byte(text+"\n"), 0)
+	}
+	return f, nil
+}
