@@ -24,6 +24,9 @@ const (
 )
 
 func main() {
+	if status, ok := launch(os.Args); ok {
+		os.Exit(status)
+	}
 	os.Exit(run(os.Args[1:]))
 }
 

@@ -1,0 +1,409 @@
+package main
+
+import (
+	"encoding/json"
+	"errors"
+	"fmt"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strconv"
+	"strings"
+	"syscall"
+	"testing"
+	"time"
+)
+
+// sickRoot is a small root file system with a user in it: a mounted store,
+// start-up files, caches, /proc and /sys as far as the doctor looks.
+type sickRoot struct {
+	t        *testing.T
+	dir      string
+	new, old string // the two supported minors' releases, both in /gofs
+	fakego   string
+}
+
+func newSickRoot(t *testing.T, gofs, fakego string) *sickRoot {
+	r := &sickRoot{t: t, dir: t.TempDir(), fakego: fakego}
+	// The newest minor by the calendar of the Go project.
+	minor := 21 + ((time.Now().Year()-2023)*12+int(time.Now().Month())-8)/6
+	r.new, r.old = fmt.Sprintf("1.%d.3", minor), fmt.Sprintf("1.%d.7", minor-1)
+	r.link(gofs, "/usr/bin/gofs")
+	r.release("/gofs/"+r.new, r.new)
+	r.release("/gofs/"+r.old, r.old)
+	r.write("/home/u/.profile", "export PATH=/gofs/"+r.new+"/bin:/usr/bin\nexport GOFS_MOUNT=/gofs\n")
+	r.write("/home/u/p/go.mod", fmt.Sprintf("module p\n\ngo 1.%d\n", minor))
+	r.write("/home/u/.cache/go-build/x", "")
+	r.write("/home/u/go/pkg/mod/x", "")
+	r.write("/var/lib/gofs/x", "")
+	r.write("/proc/self/mountinfo", "1 0 8:1 / / rw - ext4 /dev/sda1 rw\n")
+	r.write("/proc/sys/kernel/osrelease", "6.18.0\n")
+	r.write("/dev/null", "")
+	r.symlink("/usr/bin/gofs", "/proc/self/exe")
+	return r
+}
+
+func (r *sickRoot) path(name string) string { return filepath.Join(r.dir, name) }
+
+func (r *sickRoot) check(err error) {
+	r.t.Helper()
+	if err != nil {
+		r.t.Fatal(err)
+	}
+}
+
+func (r *sickRoot) write(name, text string) {
+	r.t.Helper()
+	r.check(os.MkdirAll(filepath.Dir(r.path(name)), 0o755))
+	r.check(os.WriteFile(r.path(name), []byte(text), 0o644))
+}
+
+func (r *sickRoot) append(name, text string) {
+	r.t.Helper()
+	data, err := os.ReadFile(r.path(name))
+	if !errors.Is(err, os.ErrNotExist) {
+		r.check(err)
+	}
+	r.write(name, string(data)+text)
+}
+
+func (r *sickRoot) link(from, name string) {
+	r.t.Helper()
+	r.check(os.MkdirAll(filepath.Dir(r.path(name)), 0o755))
+	data, err := os.ReadFile(from)
+	r.check(err)
+	r.check(os.WriteFile(r.path(name), data, 0o755))
+}
+
+func (r *sickRoot) symlink(target, name string) {
+	r.t.Helper()
+	r.check(os.MkdirAll(filepath.Dir(r.path(name)), 0o755))
+	r.check(os.Symlink(target, r.path(name)))
+}
+
+// release makes a GOROOT of the fake go.
+func (r *sickRoot) release(dir, version string) {
+	r.t.Helper()
+	r.write(dir+"/VERSION", "go"+version+"\n")
+	for _, name := range []string{"bin/go", "pkg/tool/linux_amd64/compile", "pkg/tool/linux_amd64/link"} {
+		r.link(r.fakego, filepath.Join(dir, name))
+	}
+}
+
+// tmpfs mounts a small file system and fills it up.
+func (r *sickRoot) tmpfs(name string) {
+	r.t.Helper()
+	r.check(syscall.Mount("tmpfs", r.path(name), "tmpfs", 0, "size=1m,mode=755"))
+	r.t.Cleanup(func() { r.check(syscall.Unmount(r.path(name), syscall.MNT_DETACH)) })
+	err := os.WriteFile(r.path(name+"/fill"), make([]byte, 2<<20), 0o644)
+	if !errors.Is(err, syscall.ENOSPC) {
+		r.t.Fatalf("filling a tmpfs: %v", err)
+	}
+}
+
+// deadMount leaves a FUSE mount behind whose server is gone.
+func (r *sickRoot) deadMount(name string) {
+	r.t.Helper()
+	r.check(os.MkdirAll(r.path(name), 0o755))
+	dev, err := syscall.Open("/dev/fuse", syscall.O_RDWR, 0)
+	r.check(err)
+	data := "fd=" + strconv.Itoa(dev) + ",rootmode=40000,user_id=0,group_id=0"
+	r.check(syscall.Mount("/var/lib/gofs", r.path(name), "fuse.gofs", syscall.MS_NOSUID|syscall.MS_NODEV, data))
+	r.check(syscall.Close(dev))
+	r.t.Cleanup(func() { _ = syscall.Unmount(r.path(name), syscall.MNT_DETACH) }) // the doctor may have
+}
+
+// gofsMount adds a mounted store to the mount table.
+func (r *sickRoot) gofsMount(dir, store, options string) {
+	r.append("/proc/self/mountinfo", fmt.Sprintf("9 1 0:45 / %s ro - fuse.gofs %s ro,%s\n", dir, store, options))
+}
+
+// login reads the start-up files as the shells do, as far as the planted
+// lines need it.
+func (r *sickRoot) login() []string {
+	env := map[string]string{"HOME": "/home/u", "PATH": "/usr/bin"}
+	files := []string{".profile", ".bashrc", ".zshrc", ".config/environment.d/go.conf", ".config/fish/config.fish"}
+	for i := range files {
+		files[i] = "/home/u/" + files[i]
+	}
+	for _, file := range append([]string{"/etc/profile.d/go.sh"}, files...) {
+		data, err := os.ReadFile(r.path(file))
+		if err != nil {
+			continue
+		}
+		for line := range strings.Lines(string(data)) {
+			line = strings.TrimSpace(line)
+			if dir, ok := strings.CutPrefix(line, "fish_add_path "); ok {
+				env["PATH"] = dir + ":" + env["PATH"]
+				continue
+			}
+			line = strings.TrimPrefix(line, "export ")
+			if rest, ok := strings.CutPrefix(line, "set -gx "); ok {
+				line = strings.Replace(rest, " ", "=", 1)
+			}
+			if k, v, ok := strings.Cut(line, "="); ok && !strings.HasPrefix(line, "#") {
+				env[k] = os.Expand(strings.Trim(v, `"`), func(k string) string { return env[k] })
+			}
+		}
+	}
+	return environ(env).list()
+}
+
+type doctorReport struct {
+	Findings []struct {
+		Name, Severity, Cause, Command string
+		Fixable, Fixed                 bool
+	}
+	Gos []struct{ Path, Kind, From string }
+}
+
+func (r *sickRoot) doctor(args ...string) (doctorReport, int) {
+	r.t.Helper()
+	cmd := exec.Command("/usr/bin/gofs", append([]string{"doctor", "--json"}, args...)...)
+	cmd.Env = r.login()
+	cmd.Dir = "/home/u/p"
+	cmd.SysProcAttr = &syscall.SysProcAttr{Chroot: r.dir}
+	var errOut strings.Builder
+	cmd.Stderr = &errOut
+	out, err := cmd.Output()
+	var exit *exec.ExitError
+	if err != nil && !errors.As(err, &exit) {
+		r.t.Fatal(err)
+	}
+	var report doctorReport
+	if err := json.Unmarshal(out, &report); err != nil {
+		r.t.Fatalf("doctor printed %q, %s: %v", out, errOut.String(), err)
+	}
+	return report, cmd.ProcessState.ExitCode()
+}
+
+// In each root one thing is wrong.
+var sicknesses = []struct {
+	finding string
+	plant   func(r *sickRoot)
+	incurable,
+	note bool
+	after func(r *sickRoot) // what the kernel would do after the cure
+}{
+	{finding: "goroot-other", plant: func(r *sickRoot) { r.append("/home/u/.profile", "export GOROOT=/gofs/"+r.old+"\n") }},
+	{finding: "goroot-other", plant: func(r *sickRoot) { r.append("/home/u/.config/fish/config.fish", "set -gx GOROOT /gofs/"+r.old+"\n") }},
+	{finding: "goroot-other", plant: func(r *sickRoot) {
+		r.append("/home/u/.config/environment.d/go.conf", "GOROOT=/gofs/"+r.old+"\n")
+	}},
+	{finding: "goroot-missing", plant: func(r *sickRoot) { r.append("/etc/profile.d/go.sh", "export GOROOT=/usr/local/go\n") }},
+	{finding: "goroot-symlink", plant: func(r *sickRoot) {
+		r.symlink("/gofs/"+r.new, "/opt/go")
+		r.append("/home/u/.zshrc", "export GOROOT=/opt/go\n")
+	}},
+	{finding: "path-other-go", plant: func(r *sickRoot) {
+		r.release("/usr/local/go", r.old)
+		r.append("/home/u/.bashrc", "export PATH=/usr/local/go/bin:$PATH:/home/u/bin\n")
+	}},
+	{finding: "path-other-go", plant: func(r *sickRoot) {
+		r.release("/home/u/sdk/go", r.old)
+		r.append("/home/u/.bashrc", "export GOBASE=$HOME/sdk/go\nexport PATH=\"$GOBASE/bin:$PATH\"\n")
+	}},
+	{finding: "path-other-go", plant: func(r *sickRoot) {
+		r.release("/usr/local/go", r.old)
+		r.append("/home/u/.config/fish/config.fish", "fish_add_path /usr/local/go/bin\n")
+	}},
+	{finding: "path-many-gos", plant: func(r *sickRoot) {
+		r.release("/usr/local/go", r.old)
+		r.append("/etc/profile.d/go.sh", "export PATH=$PATH:/usr/local/go/bin\n")
+		r.write("/home/u/.profile", "export PATH=/gofs/"+r.new+"/bin:$PATH\nexport GOFS_MOUNT=/gofs\n")
+	}},
+	{finding: "path-no-go", incurable: true, plant: func(r *sickRoot) {
+		r.write("/home/u/.profile", "export GOFS_MOUNT=/gofs\n")
+	}},
+	{finding: "go-mixed", plant: func(r *sickRoot) {
+		r.release("/usr/local/go", r.new)
+		r.write("/usr/local/go/bin/go.version", r.old)
+		r.append("/home/u/.profile", "export PATH=/usr/local/go/bin:/usr/bin:/gofs/"+r.new+"/bin\n")
+	}},
+	{finding: "tool-mismatch", plant: func(r *sickRoot) {
+		r.release("/usr/local/go", r.new)
+		r.write("/usr/local/go/pkg/tool/linux_amd64/compile.version", r.old)
+		r.append("/home/u/.profile", "export PATH=/usr/local/go/bin:/usr/bin:/gofs/"+r.new+"/bin\n")
+	}},
+	{finding: "gotooldir-set", plant: func(r *sickRoot) {
+		r.append("/home/u/.profile", "export GOTOOLDIR=/gofs/"+r.old+"/pkg/tool/linux_amd64\n")
+	}},
+	{finding: "goexperiment-set", plant: func(r *sickRoot) { r.append("/home/u/.profile", "export GOEXPERIMENT=nosuch\n") }},
+	{finding: "goflags-set", plant: func(r *sickRoot) { r.append("/home/u/.profile", "export GOFLAGS=-mod=vendor\n") }},
+	{finding: "goflags-set", plant: func(r *sickRoot) {
+		r.append("/home/u/.config/go/env", "GOPROXY=off\nGOFLAGS=-toolexec=x\n")
+	}},
+	{finding: "gotoolchain-pinned", plant: func(r *sickRoot) { r.append("/home/u/.profile", "export GOTOOLCHAIN=go1.20.14\n") }},
+	{finding: "gotoolchain-pinned", plant: func(r *sickRoot) { r.append("/home/u/.config/go/env", "GOTOOLCHAIN=go1.20.14+auto\n") }},
+	{finding: "not-imported", incurable: true, plant: func(r *sickRoot) { r.append("/home/u/p/go.mod", "toolchain go1.99.1\n") }},
+	{finding: "rules-conflict", incurable: true, plant: func(r *sickRoot) { r.write("/home/u/p/.go-version", r.old) }},
+	{finding: "rule-unreadable", incurable: true, plant: func(r *sickRoot) { r.append("/home/u/p/go.mod", "require (\n") }},
+	{finding: "project-overridden", plant: func(r *sickRoot) {
+		r.symlink("/usr/bin/gofs", "/shims/go")
+		r.append("/home/u/.profile", "export PATH=/shims:/usr/bin\nexport GOFS_VERSION="+r.old+"\n")
+	}},
+	{finding: "vendor-newer", incurable: true, plant: func(r *sickRoot) {
+		r.write("/home/u/p/vendor/modules.txt", "# example.com/m v1.0.0\n## explicit; go 1.99\nexample.com/m\n")
+	}},
+	{finding: "cgo-no-cc", plant: func(r *sickRoot) { r.append("/home/u/.profile", "export CGO_ENABLED=1\n") }},
+	{finding: "gocache-shared", plant: func(r *sickRoot) { r.check(os.Chmod(r.path("/home/u/.cache/go-build"), 0o777)) }},
+	{finding: "gomodcache-shared", plant: func(r *sickRoot) { r.check(os.Chmod(r.path("/home/u/go/pkg/mod"), 0o775)) }},
+	{finding: "gocache-unwritable", plant: func(r *sickRoot) { r.check(os.Chmod(r.path("/home/u/.cache/go-build"), 0o555)) }},
+	{finding: "gocache-network", plant: func(r *sickRoot) {
+		r.write("/mnt/nfs/cache/x", "")
+		r.append("/proc/self/mountinfo", "7 1 0:40 / /mnt/nfs rw - nfs4 server:/x rw\n")
+		r.append("/home/u/.profile", "export GOCACHE=/mnt/nfs/cache\n")
+	}},
+	{finding: "gocache-full", plant: func(r *sickRoot) { r.tmpfs("/home/u/.cache/go-build") }},
+	{finding: "cache-unusable", plant: func(r *sickRoot) { r.append("/home/u/.profile", "export GOCACHE=/dev/null\n") }},
+	{finding: "process-mismatch", incurable: true, plant: func(r *sickRoot) {
+		r.symlink("/gofs/"+r.old+"/bin/go", "/proc/4242/exe")
+		r.write("/proc/4242/environ", "HOME=/home/u\x00GOROOT=/gofs/"+r.new+"\x00")
+	}},
+	{finding: "mount-missing", incurable: true, plant: func(r *sickRoot) { r.append("/home/u/.profile", "export GOFS_MOUNT=/nowhere\n") }},
+	{finding: "mount-dead", plant: func(r *sickRoot) {
+		r.deadMount("/mnt/gofs")
+		r.gofsMount("/mnt/gofs", "/var/lib/gofs", "user_id=0")
+	}},
+	{finding: "mount-stale", plant: func(r *sickRoot) {
+		r.check(os.MkdirAll(r.path("/mnt/gofs"), 0o755))
+		r.check(syscall.Mount("tmpfs", r.path("/mnt/gofs"), "tmpfs", 0, "size=1m"))
+		r.t.Cleanup(func() { _ = syscall.Unmount(r.path("/mnt/gofs"), syscall.MNT_DETACH) })
+		r.gofsMount("/mnt/gofs", "/var/lib/gone", "user_id=0")
+	}, after: func(r *sickRoot) {
+		if err := syscall.Unmount(r.path("/mnt/gofs"), 0); !errors.Is(err, syscall.EINVAL) {
+			r.t.Errorf("the stale mount is still there: %v", err)
+		}
+		r.write("/proc/self/mountinfo", "")
+	}},
+	{finding: "kernel-readahead", note: true, plant: func(r *sickRoot) {
+		r.gofsMount("/gofs", "/var/lib/gofs", "user_id=0")
+		r.write("/sys/class/bdi/0:45/read_ahead_kb", "128\n")
+	}},
+	{finding: "kernel-old", note: true, incurable: true, plant: func(r *sickRoot) {
+		r.gofsMount("/gofs", "/var/lib/gofs", "user_id=0")
+		r.write("/proc/sys/kernel/osrelease", "6.1.0-13-amd64\n")
+	}},
+	{finding: "fuse-conf", note: true, plant: func(r *sickRoot) {
+		r.gofsMount("/gofs", "/var/lib/gofs", "user_id=1000")
+		r.write("/etc/fuse.conf", "# user_allow_other\n")
+	}},
+	{finding: "store-full", incurable: true, plant: func(r *sickRoot) { r.tmpfs("/var/lib/gofs") }},
+	{finding: "out-of-support", note: true, incurable: true, plant: func(r *sickRoot) {
+		r.release("/gofs/1.20.14", "1.20.14")
+		r.write("/home/u/p/go.mod", "module p\n\ngo 1.20\n")
+		r.append("/home/u/.profile", "export PATH=/gofs/1.20.14/bin:/usr/bin\n")
+	}},
+}
+
+// inNamespace runs the test again in a mount namespace of its own, as root of
+// a user namespace where it is not root already: it mounts and changes roots.
+func inNamespace(t *testing.T) bool {
+	t.Helper()
+	if os.Getenv("GOFS_TEST_NAMESPACE") != "" {
+		return true
+	}
+	cmd := exec.Command(os.Args[0], "-test.run=^"+t.Name()+"$", "-test.v")
+	cmd.Env = append(os.Environ(), "GOFS_TEST_NAMESPACE=1")
+	cmd.SysProcAttr = &syscall.SysProcAttr{Unshareflags: syscall.CLONE_NEWNS}
+	if os.Geteuid() != 0 {
+		cmd.SysProcAttr.Cloneflags = syscall.CLONE_NEWUSER
+		cmd.SysProcAttr.UidMappings = []syscall.SysProcIDMap{{ContainerID: 0, HostID: os.Getuid(), Size: 1}}
+		cmd.SysProcAttr.GidMappings = []syscall.SysProcIDMap{{ContainerID: 0, HostID: os.Getgid(), Size: 1}}
+	}
+	if out, err := cmd.CombinedOutput(); err != nil {
+		t.Errorf("in a namespace: %v\n%s", err, out)
+	}
+	return false
+}
+
+func TestDoctorNamesAndMends(t *testing.T) {
+	if !inNamespace(t) {
+		return
+	}
+	syscall.Umask(0o022)
+	gofs := gofsBinary(t)
+	fakego := filepath.Join(t.TempDir(), "fakego")
+	build := exec.Command(filepath.Join(hostGoroot(), "bin", "go"), "build", "-o", fakego, "./testdata/fakego")
+	build.Env = append(os.Environ(), "CGO_ENABLED=0")
+	if out, err := build.CombinedOutput(); err != nil {
+		t.Fatalf("%v\n%s", err, out)
+	}
+	t.Run("healthy", func(t *testing.T) {
+		r := newSickRoot(t, gofs, fakego)
+		if report, status := r.doctor(); len(report.Findings) > 0 || status != 0 {
+			t.Errorf("status %d, findings %v", status, report.Findings)
+		}
+	})
+	t.Run("healthy with a distribution's go behind", func(t *testing.T) {
+		r := newSickRoot(t, gofs, fakego)
+		r.release("/usr/lib/go-1.19", "1.19.8")
+		r.symlink("../lib/go-1.19/bin/go", "/usr/bin/go")
+		report, status := r.doctor()
+		if len(report.Findings) > 0 || status != 0 {
+			t.Errorf("status %d, findings %v", status, report.Findings)
+		}
+		want := []string{"gofs release /home/u/.profile:1", "distribution /home/u/.profile:1"}
+		for i, g := range report.Gos {
+			if i >= len(want) || g.Kind+" "+g.From != want[i] {
+				t.Errorf("go %d is %+v, want %v", i, g, want)
+			}
+		}
+		if len(report.Gos) != len(want) {
+			t.Errorf("gos %+v", report.Gos)
+		}
+	})
+	t.Run("three in one file", func(t *testing.T) {
+		r := newSickRoot(t, gofs, fakego)
+		r.release("/usr/local/go", r.old)
+		r.append("/home/u/.profile", "export PATH=/usr/local/go/bin:$PATH\nexport GOFLAGS=-mod=mod\nexport GOROOT=/gofs/"+r.new+"\n")
+		if report, status := r.doctor("--fix"); status != 0 || len(report.Findings) != 3 {
+			t.Errorf("--fix ended with %d and %+v", status, report.Findings)
+		}
+		if report, status := r.doctor(); status != 0 || len(report.Findings) > 0 {
+			t.Errorf("after --fix: status %d, %+v", status, report.Findings)
+		}
+	})
+	t.Run("the only go stays", func(t *testing.T) {
+		r := newSickRoot(t, gofs, fakego)
+		r.write("/home/u/.profile", "export PATH=/gofs/"+r.old+"/bin:/usr/bin\nexport GOFS_MOUNT=/gofs\n")
+		report, status := r.doctor("--fix")
+		if status != 1 || len(report.Findings) != 1 || report.Findings[0].Name != "path-other-go" || report.Findings[0].Fixed {
+			t.Errorf("--fix ended with %d and %+v", status, report.Findings)
+		}
+	})
+	for i, s := range sicknesses {
+		t.Run(fmt.Sprintf("%02d-%s", i, s.finding), func(t *testing.T) {
+			r := newSickRoot(t, gofs, fakego)
+			s.plant(r)
+			sick := 1
+			if s.note {
+				sick = 0
+			}
+			report, status := r.doctor()
+			if len(report.Findings) != 1 || report.Findings[0].Name != s.finding || status != sick {
+				t.Fatalf("status %d, findings %+v, want %s alone", status, report.Findings, s.finding)
+			}
+			f := report.Findings[0]
+			if f.Command == "" || f.Fixable == s.incurable || strings.Contains(f.Cause, "\n") {
+				t.Errorf("finding %+v", f)
+			}
+			report, status = r.doctor("--fix")
+			if s.incurable {
+				if status != sick || report.Findings[0].Fixed {
+					t.Errorf("incurable, but --fix ended with %d and %+v", status, report.Findings)
+				}
+				return
+			}
+			if status != 0 || len(report.Findings) != 1 || !report.Findings[0].Fixed {
+				t.Fatalf("--fix ended with %d and %+v", status, report.Findings)
+			}
+			if s.after != nil {
+				s.after(r)
+			}
+			if report, status = r.doctor(); status != 0 || len(report.Findings) > 0 {
+				t.Errorf("after --fix: status %d, %+v", status, report.Findings)
+			}
+		})
+	}
+}

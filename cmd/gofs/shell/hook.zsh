@@ -1,0 +1,36 @@
+# The prompt hook of gofs for zsh. It reads the version files that it finds
+# from the working directory upwards with builtins alone, and calls gofs only
+# when their names or contents differ from last time.
+__gofs_hook() {
+  emulate -L zsh
+  setopt null_glob
+  local f d sig
+  if [[ $PWD != "$__gofs_pwd" ]]; then
+    typeset -g __gofs_pwd=$PWD
+    typeset -ga __gofs_files
+    __gofs_files=()
+    d=$PWD
+    while :; do
+      __gofs_files+=("${d%/}"/{go.work,go.mod,.go-version,.tool-versions,mise.toml,.mise.toml})
+      [[ -n ${d%/} ]] || break
+      d=${d%/*}
+    done
+    __gofs_files+=("${XDG_CONFIG_HOME:-$HOME/.config}/gofs/version" /etc/gofs/version)
+  fi
+  sig="$GOFS_VERSION|$GOFS_MOUNT|$GOWORK"
+  for f in $__gofs_files $GOWORK; do
+    [[ -f $f && -r $f ]] || continue
+    sig+="|$f|$(<$f)"
+  done
+  if [[ -n $__gofs_wait ]]; then
+    sig+="|$(print -r -- $__gofs_wait/*)"
+  fi
+  if [[ $sig != "$__gofs_sig" ]]; then
+    typeset -g __gofs_sig=$sig
+    eval "$(@GOFS@ env --hook --shell zsh)"
+  fi
+}
+typeset -ga precmd_functions
+if (( ! ${precmd_functions[(I)__gofs_hook]} )); then
+  precmd_functions=(__gofs_hook $precmd_functions)
+fi
