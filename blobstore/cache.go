@@ -27,6 +27,8 @@ type CacheStats struct {
 	Hits    uint64 // answered from memory
 	Shared  uint64 // waited for another asker's decoding
 	Decodes uint64
+	// DecodedBytes are the plain bytes that decoding has made.
+	DecodedBytes uint64
 	Bytes   int64 // held now
 }
 
@@ -61,6 +63,15 @@ func (c *Cache) Stats() CacheStats {
 	return s
 }
 
+// Clear drops all records.
+func (c *Cache) Clear() {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	clear(c.entries)
+	c.recent.Init()
+	c.size = 0
+}
+
 // get returns the record from memory or from load, which runs once for all
 // that ask meanwhile. Errors are not kept.
 func (c *Cache) get(key recordKey, load func() (*Decoded, error)) (*Decoded, error) {
@@ -87,6 +98,7 @@ func (c *Cache) get(key recordKey, load func() (*Decoded, error)) (*Decoded, err
 		c.mu.Lock()
 		delete(c.flights, key)
 		if f.err == nil {
+			c.stats.DecodedBytes += uint64(len(f.record.Plain))
 			c.keep(key, f.record)
 		}
 		c.mu.Unlock()

@@ -199,6 +199,9 @@ func checkPackHeader(b []byte) error {
 	if v := binary.LittleEndian.Uint32(b[8:]); v != packFormat {
 		return fmt.Errorf("pack format %d: %w", v, ErrFormat)
 	}
+	if binary.LittleEndian.Uint32(b[12:]) != 0 {
+		return fmt.Errorf("pack header: %w", ErrDamaged)
+	}
 	return nil
 }
 

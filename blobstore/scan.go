@@ -28,11 +28,22 @@ type Record struct {
 
 // readRecord reads the record at off of a pack that is size bytes long.
 func readRecord(r io.ReaderAt, off, size int64) (*Record, error) {
+	return readRecordInto(nil, r, off, size)
+}
+
+// readRecordInto reads the stored bytes into buf where they fit and are not
+// the plain ones, which outlive it.
+func readRecordInto(buf []byte, r io.ReaderAt, off, size int64) (*Record, error) {
 	h, err := readHeader(r, off, size)
 	if err != nil {
 		return nil, err
 	}
-	stored := make([]byte, h.stored)
+	var stored []byte
+	if h.enc != encRaw && int(h.stored) <= cap(buf) {
+		stored = buf[:h.stored]
+	} else {
+		stored = make([]byte, h.stored)
+	}
 	if _, err := r.ReadAt(stored, off+int64(h.size())); err != nil {
 		return nil, readError(err)
 	}

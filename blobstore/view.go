@@ -7,6 +7,7 @@ import (
 	"io/fs"
 	"os"
 	"runtime"
+	"sync"
 
 	"github.com/klauspost/compress/zstd"
 )
@@ -21,6 +22,7 @@ type View struct {
 	cache *Cache
 	dec   *zstd.Decoder
 	slots chan struct{} // one for each decoding under way
+	spare sync.Pool     // of *[]byte, for stored bytes on their way to a decoder
 }
 
 type openPack struct {
@@ -103,6 +105,13 @@ func (v *View) Broken() map[string]error {
 		}
 	}
 	return broken
+}
+
+// Has says whether a blob lies in a pack that can be read.
+func (v *View) Has(id ID) bool {
+	loc, ok := v.loc.Locate(id)
+	p := v.packs[loc.Pack]
+	return ok && p != nil && p.err == nil
 }
 
 // Close closes the packs. Reads under way fail with os.ErrClosed.
@@ -191,14 +200,16 @@ func (v *View) Depth(ctx context.Context, id ID) (int, error) {
 }
 
 func (v *View) decoded(ctx context.Context, loc Location) (*Decoded, error) {
-	d, err := v.cache.get(recordKey{loc.Pack, loc.Record}, func() (*Decoded, error) {
-		return v.load(ctx, loc)
-	})
-	if err != nil && ctx.Err() == nil && errors.Is(err, context.Canceled) {
+	for {
+		d, err := v.cache.get(recordKey{loc.Pack, loc.Record}, func() (*Decoded, error) {
+			return v.load(ctx, loc)
+		})
+		gaveUp := errors.Is(err, context.Canceled) || errors.Is(err, context.DeadlineExceeded)
+		if !gaveUp || ctx.Err() != nil {
+			return d, err
+		}
 		// The asker that did the work gave up; this one has not.
-		return v.load(ctx, loc)
 	}
-	return d, err
 }
 
 func (v *View) load(ctx context.Context, loc Location) (*Decoded, error) {
@@ -209,16 +220,29 @@ func (v *View) load(ctx context.Context, loc Location) (*Decoded, error) {
 	if p.err != nil {
 		return nil, p.err
 	}
-	r, err := readRecord(p.f, loc.Record, p.ref.Size)
+	spare, _ := v.spare.Get().(*[]byte)
+	if spare == nil {
+		spare = new([]byte)
+	}
+	r, err := readRecordInto(*spare, p.f, loc.Record, p.ref.Size)
 	var d *Decoded
 	if err == nil {
 		d, err = v.decode(ctx, r)
+		if r.header.enc != encRaw && cap(r.stored) <= maxSpare {
+			*spare = r.stored[:0]
+		}
 	}
+	v.spare.Put(spare)
 	if err != nil {
 		return nil, fmt.Errorf("pack %s at %d: %w", p.ref.Name, loc.Record, err)
 	}
 	return d, nil
 }
+
+// maxSpare is the largest buffer that is kept for the next record, in bytes.
+// Without them, 64 readers of different files made the garbage collector let
+// the heap grow by 50 MB.
+const maxSpare = 8 << 20
 
 // decode decodes a record and, before it, its bases.
 func (v *View) decode(ctx context.Context, r *Record) (*Decoded, error) {

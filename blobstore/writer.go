@@ -63,20 +63,24 @@ type WriterOptions struct {
 // writing happen in others, and the order of the groups in the packs is the
 // order of the calls.
 type Writer struct {
-	dir     string
-	opts    WriterOptions
-	enc     *encoders
-	jobs    chan *job // to the encoders
-	ordered chan *job // the same jobs, to the goroutine that writes
-	wg      sync.WaitGroup
-	wrote   chan struct{} // closed when all is written
-	failed  chan struct{} // closed at the first error
-	err     error         // valid once failed is closed
-	closed  bool
+	dir      string
+	opts     WriterOptions
+	enc      *encoders
+	unnamed  opener
+	jobs     chan *job // to the encoders
+	ordered  chan *job // the same jobs, to the goroutine that writes
+	wg       sync.WaitGroup
+	wrote    chan struct{} // closed when all is written
+	failed   chan struct{} // closed at the first error
+	err      error         // valid once failed is closed
+	closed   bool          // no more jobs are taken
+	aborted  bool
+	finished bool
 
 	// Owned by the writing goroutine until wrote is closed.
 	pack  *packFile
 	packs []Pack
+	names []string // of the packs that were not there before
 }
 
 // job is a group on its way into a pack.
@@ -88,8 +92,8 @@ type job struct {
 	ready  chan struct{} // closed when head and stored are set
 }
 
-// NewWriter returns a writer of packs in dir. Nothing appears there before
-// Finish.
+// NewWriter returns a writer of packs in dir. A pack appears there when it has
+// reached MaxPack, the last one at Finish.
 func NewWriter(dir string, opts WriterOptions) (*Writer, error) {
 	if opts.Workers <= 0 {
 		opts.Workers = runtime.GOMAXPROCS(0)
@@ -102,7 +106,7 @@ func NewWriter(dir string, opts WriterOptions) (*Writer, error) {
 		return nil, err
 	}
 	w := &Writer{
-		dir: dir, opts: opts, enc: enc,
+		dir: dir, opts: opts, enc: enc, unnamed: unix.Open,
 		jobs:    make(chan *job),
 		ordered: make(chan *job, 4*opts.Workers),
 		wrote:   make(chan struct{}),
@@ -119,15 +123,23 @@ func NewWriter(dir string, opts WriterOptions) (*Writer, error) {
 // the encoders busy, so memory is bounded by their sizes. The error is that
 // of an earlier group or of the context.
 func (w *Writer) Add(ctx context.Context, g Group) error {
-	if len(g.Blobs) == 0 || len(g.Blobs) > MaxGroup {
-		return fmt.Errorf("group of %d blobs", len(g.Blobs))
+	plain := 0
+	for _, b := range g.Blobs {
+		plain += len(b.Data)
+	}
+	if len(g.Blobs) == 0 || len(g.Blobs) > MaxGroup || plain > MaxRecord || g.Plain != nil && len(g.Plain) != plain {
+		return fmt.Errorf("group of %d blobs with %d bytes", len(g.Blobs), plain)
 	}
 	j := &job{group: g, ready: make(chan struct{})}
 	return w.queue(ctx, j, w.jobs)
 }
 
-// Copy queues a record of another pack as it is stored.
+// Copy queues a record of another pack as it is stored. It must have been read
+// with its content.
 func (w *Writer) Copy(ctx context.Context, r *Record) error {
+	if len(r.stored) != int(r.header.stored) {
+		return errors.New("copy of a record that was read without its content")
+	}
 	j := &job{header: *r.header, stored: r.stored, head: r.header.append(nil), ready: make(chan struct{})}
 	close(j.ready)
 	return w.queue(ctx, j, nil)
@@ -230,7 +242,7 @@ func (w *Writer) write(j *job) (err error) {
 		}
 	}
 	if w.pack == nil {
-		if w.pack, err = createPack(w.dir); err != nil {
+		if w.pack, err = createPack(w.dir, w.unnamed); err != nil {
 			return err
 		}
 	}
@@ -241,6 +253,9 @@ func (w *Writer) finishPack() error {
 	p, err := w.pack.finish()
 	if err != nil {
 		return err
+	}
+	if !w.pack.replaced {
+		w.names = append(w.names, p.Name)
 	}
 	w.pack = nil
 	w.packs = append(w.packs, p)
@@ -261,9 +276,12 @@ func (w *Writer) stop() {
 }
 
 // Finish makes the packs durable and visible under their names and returns
-// them. After an error nothing is left but whole packs that no index names.
+// them. An error leaves nothing behind.
 func (w *Writer) Finish() ([]Pack, error) {
 	w.stop()
+	if w.aborted {
+		return nil, errors.New("writer was aborted")
+	}
 	if w.err == nil && w.pack != nil {
 		w.err = w.finishPack()
 	}
@@ -272,10 +290,12 @@ func (w *Writer) Finish() ([]Pack, error) {
 		return nil, w.err
 	}
 	if len(w.packs) > 0 {
-		if err := SyncDir(w.dir); err != nil {
-			return nil, err
+		if w.err = SyncDir(w.dir); w.err != nil {
+			w.Abort()
+			return nil, w.err
 		}
 	}
+	w.finished = true
 	return w.packs, nil
 }
 
@@ -283,9 +303,17 @@ func (w *Writer) Finish() ([]Pack, error) {
 // Finish, then it does nothing.
 func (w *Writer) Abort() {
 	w.stop()
+	if w.finished || w.aborted {
+		return
+	}
+	w.aborted = true
 	if w.pack != nil {
 		w.pack.remove()
 		w.pack = nil
+	}
+	for _, name := range w.names {
+		// What cannot be removed is garbage for gc.
+		_ = RemovePack(w.dir, name)
 	}
 }
 
@@ -299,13 +327,18 @@ type packFile struct {
 	synch int64 // up to here the kernel has been asked to write back
 	nrec  int64
 	pack  Pack
+
+	replaced bool // it took the place of a pack of the same name
 }
+
+// opener is unix.Open.
+type opener func(path string, mode int, perm uint32) (fd int, err error)
 
 // createPack makes an unnamed file, which a crash leaves no trace of. File
 // systems without O_TMPFILE (NFS, some FUSE ones) get a named one.
-func createPack(dir string) (*packFile, error) {
+func createPack(dir string, unnamed opener) (*packFile, error) {
 	p := &packFile{dir: dir, names: sha256.New()}
-	fd, err := unix.Open(dir, unix.O_TMPFILE|unix.O_RDWR|unix.O_CLOEXEC, 0o644)
+	fd, err := unnamed(dir, unix.O_TMPFILE|unix.O_RDWR|unix.O_CLOEXEC, 0o644)
 	switch {
 	case err == nil:
 		p.f = os.NewFile(uintptr(fd), filepath.Join(dir, "new pack"))
@@ -405,6 +438,9 @@ func (p *packFile) link(name string) error {
 		if err := os.Chmod(p.temp, 0o644); err != nil {
 			return err
 		}
+		if _, err := os.Lstat(name); err == nil {
+			p.replaced = true
+		}
 		if err := os.Rename(p.temp, name); err != nil {
 			return err
 		}
@@ -418,11 +454,21 @@ func (p *packFile) link(name string) error {
 	}
 	// A pack of this name has these very records: garbage of an import that
 	// was killed before its commit. It was synced before it got the name, but
-	// it may have been damaged since, and the one at hand has not.
-	if err := os.Remove(name); err != nil {
+	// it may have been damaged since, and the one at hand has not. The name is
+	// never without a pack, should an index have it after all.
+	p.replaced = true
+	temp := filepath.Join(p.dir, TempPrefix+filepath.Base(name))
+	if err := os.Remove(temp); err != nil && !errors.Is(err, os.ErrNotExist) {
 		return err
 	}
-	return unix.Linkat(unix.AT_FDCWD, from, unix.AT_FDCWD, name, unix.AT_SYMLINK_FOLLOW)
+	if err := unix.Linkat(unix.AT_FDCWD, from, unix.AT_FDCWD, temp, unix.AT_SYMLINK_FOLLOW); err != nil {
+		return err
+	}
+	if err := os.Rename(temp, name); err != nil {
+		os.Remove(temp)
+		return err
+	}
+	return nil
 }
 
 func (p *packFile) remove() {

@@ -89,15 +89,21 @@ func (s *Server) newEpoch(old *epoch, snap *index.Snapshot, p *packs) *epoch {
 	for _, v := range snap.Versions {
 		r := known[v.RootNode]
 		if r == nil {
-			r = &release{version: v, snap: snap}
+			r = &release{version: v}
 		}
+		r.renew(snap)
 		delete(known, v.RootNode)
 		e.releases = append(e.releases, r)
 		e.bytes += v.Bytes
 		e.files += v.Files
 		root = append(root, named{name: v.Name, node: v.RootNode, folder: r})
-		if v.Platform == index.HostPlatform() {
+		if v.Platform == index.HostPlatform() && !(s.launcher != "" && v.Name == "fmt") {
 			bin = append(bin, named{name: "go" + v.Name, link: newLink("../"+v.Name+"/bin/go", v.Time)})
+		}
+	}
+	if s.launcher != "" {
+		for _, name := range []string{"go", "gofmt"} {
+			bin = append(bin, named{name: name, link: newLink(s.launcher, s.started.Unix())})
 		}
 	}
 	for _, a := range index.Aliases(snap.Versions) {

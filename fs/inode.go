@@ -25,6 +25,9 @@ type inode struct {
 	next    atomic.Int64          // offset behind the last READ
 	home    atomic.Pointer[grown] // the tree through which it was given out last,
 	place   atomic.Int32          // and its index in that tree's entries
+
+	flags atomic.Uint32           // flagRead and so on
+	hot   atomic.Pointer[hotFile] // its file in the hot layer; nil where unknown
 }
 
 // handOut notes that the kernel is told of the inode.

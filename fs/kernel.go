@@ -23,8 +23,11 @@ const readahead = 1024
 // mount mounts directly where that is permitted and with fusermount3 where it
 // is not.
 func (s *Server) mount(o Options) error {
-	if _, err := os.Stat("/dev/fuse"); errors.Is(err, fs.ErrNotExist) {
-		return ErrNoFuse
+	// fusermount3 opens it with the user's rights too.
+	if f, err := os.OpenFile("/dev/fuse", os.O_RDWR, 0); err != nil {
+		return noDevice(err)
+	} else {
+		f.Close()
 	}
 	if os.Geteuid() == 0 {
 		mo := s.mountOptions(o)
@@ -39,7 +42,7 @@ func (s *Server) mount(o Options) error {
 		// Root of a container may lack the right that fusermount3 cannot give
 		// either; elsewhere the error is the folder's.
 		if !errors.Is(err, unix.EPERM) || fusermount() == "" {
-			return noDevice(err)
+			return err
 		}
 	}
 	if fusermount() == "" {
@@ -49,15 +52,17 @@ func (s *Server) mount(o Options) error {
 	mo.Options = []string{"ro", "nosuid", "nodev", "default_permissions"}
 	server, err := fuse.NewServer(newRawFS(s), s.dir, mo)
 	if err != nil {
-		return noDevice(err)
+		// It has said why on standard error.
+		return errors.New(strings.TrimSpace(err.Error()))
 	}
 	s.fuse = server
 	return nil
 }
 
-// noDevice tells a device without a driver from other errors.
+// noDevice tells a device that is missing or without a driver from other
+// errors.
 func noDevice(err error) error {
-	if errors.Is(err, unix.ENODEV) || errors.Is(err, unix.ENXIO) {
+	if errors.Is(err, fs.ErrNotExist) || errors.Is(err, unix.ENODEV) || errors.Is(err, unix.ENXIO) {
 		return fmt.Errorf("%w: %w", ErrNoFuse, err)
 	}
 	return err

@@ -291,3 +291,35 @@ func TestMountDevice(t *testing.T) {
 		t.Error("found what is not there")
 	}
 }
+
+// TestNothingIsLeft counts descriptors and goroutines after mounts that have
+// reloaded.
+func TestNothingIsLeft(t *testing.T) {
+	store := newStore(t)
+	add(t, store, "1.22.8", sample())
+	dir := t.TempDir()
+	cycle := func(i int) {
+		s, err := Mount(t.Context(), store, dir, Options{})
+		if err != nil {
+			t.Fatal(err)
+		}
+		names(t, dir)
+		add(t, store, fmt.Sprintf("1.23.%d", i), files{"VERSION": {data: fmt.Sprint(i), mode: 0o644}})
+		if err := s.Reload(t.Context()); err != nil {
+			t.Error(err)
+		}
+		check(t, filepath.Join(dir, "1.22.8"), sample())
+		if err := s.Unmount(); err != nil {
+			t.Fatal(err)
+		}
+		s.Wait()
+	}
+	cycle(0) // what the runtime and the kernel keep is there now
+	descriptors, goroutines := len(names(t, "/proc/self/fd")), runtime.NumGoroutine()
+	for i := range 5 {
+		cycle(i + 1)
+	}
+	eventually(t, "descriptors and goroutines are gone", func() bool {
+		return len(names(t, "/proc/self/fd")) <= descriptors && runtime.NumGoroutine() <= goroutines
+	})
+}

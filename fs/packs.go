@@ -72,44 +72,22 @@ func (s *Server) record(ctx context.Context, id blobstore.ID) (*blobstore.Decode
 	}
 	d, i, err := p.view.Record(ctx, id)
 	p.release()
-	if err == nil || !isGone(err) {
-		return d, i, err
-	}
-	for _, p := range s.acquireRetired() {
-		if isGone(err) {
-			if d2, i2, err2 := p.view.Record(ctx, id); !isGone(err2) {
-				d, i, err = d2, i2, err2
-			}
-		}
-		p.release()
+	if errors.Is(err, blobstore.ErrNotFound) {
+		d, i, err = s.retiredRecord(ctx, id, err)
 	}
 	return d, i, err
 }
 
-// isGone tells the error of a blob that may still be in earlier packs.
-func isGone(err error) bool { return errors.Is(err, blobstore.ErrNotFound) }
-
-// withPacks calls fn with the current packs and, while blobs are not found,
-// with earlier ones.
-func (s *Server) withPacks(fn func(*blobstore.View) error) error {
-	p := s.currentPacks()
-	if p == nil {
-		return os.ErrClosed
-	}
-	err := fn(p.view)
-	p.release()
-	if !isGone(err) {
-		return err
-	}
+// retiredRecord looks for a blob in the packs of earlier epochs; err is what
+// the current ones said.
+func (s *Server) retiredRecord(ctx context.Context, id blobstore.ID, err error) (d *blobstore.Decoded, i int, _ error) {
 	for _, p := range s.acquireRetired() {
-		if isGone(err) {
-			if err2 := fn(p.view); !isGone(err2) {
-				err = err2
-			}
+		if errors.Is(err, blobstore.ErrNotFound) {
+			d, i, err = p.view.Record(ctx, id)
 		}
 		p.release()
 	}
-	return err
+	return d, i, err
 }
 
 // acquireRetired returns the retired packs, the latest first.

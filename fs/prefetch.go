@@ -15,8 +15,8 @@ import (
 // It happens after the answer is written and in the goroutine that wrote it.
 // Before the answer it could deadlock: NOTIFY_STORE waits for the lock of a
 // page, which the kernel holds while it waits for the answer to another READ,
-// whose prefetch could wait for a page of this one. Another goroutine would wake up too late: the
-// reader is two files ahead by then.
+// whose prefetch could wait for a page of this one. Another goroutine would
+// wake up too late: the reader is two files ahead by then.
 const (
 	prefetchFile  = 256 << 10 // larger files are not pushed, in bytes
 	prefetchBytes = 1 << 20   // pushed for one READ
@@ -49,7 +49,7 @@ func (s *Server) prefetch(n *inode) {
 		return // the next READ of the folder will do it
 	}
 	k, g, at := s.kernel.Load(), n.home.Load(), n.place.Load()
-	if k == nil || g == nil || g.inodes[at] != n {
+	if k == nil || g == nil || int(at) >= len(g.inodes) || g.inodes[at] != n { // changed just now
 		return
 	}
 	p := pusher{Server: s, kernel: *k, tree: g, since: 1, budget: prefetchBytes}
@@ -95,6 +95,9 @@ func (s *Server) push(k notifier, n *inode, since int64) int64 {
 	if n.mode&unix.S_IFMT != unix.S_IFREG || n.size == 0 || !n.small() || n.lookups.Load() <= 0 {
 		return 0
 	}
+	if s.through != nil && s.hot.takes(n) { // the kernel will read it elsewhere
+		return 0
+	}
 	before := n.cached.Load()
 	if before >= since || !n.cached.CompareAndSwap(before, s.clock()) {
 		return 0
@@ -108,6 +111,7 @@ func (s *Server) push(k notifier, n *inode, since int64) int64 {
 	case fuse.OK:
 		s.counters.stores.Add(1)
 		s.counters.storedBytes.Add(uint64(n.size))
+		n.note()
 	case fuse.ENOENT:
 		s.counters.storesUnknown.Add(1)
 		n.cached.Store(0)

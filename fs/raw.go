@@ -32,9 +32,14 @@ func (r *rawFS) String() string { return "gofs" }
 func (r *rawFS) Init(server *fuse.Server) {
 	var k notifier = server
 	r.kernel.Store(&k)
+	var b backer = server
+	r.backer.Store(&b)
 }
 
-func (r *rawFS) OnUnmount() { r.kernel.Store(nil) }
+func (r *rawFS) OnUnmount() {
+	r.kernel.Store(nil)
+	r.backer.Store(nil)
+}
 
 func (r *rawFS) Lookup(_ <-chan struct{}, h *fuse.InHeader, name string, out *fuse.EntryOut) fuse.Status {
 	r.counters.add(opLookup)
@@ -127,9 +132,25 @@ func (r *rawFS) Readlink(_ <-chan struct{}, h *fuse.InHeader) ([]byte, fuse.Stat
 // pages and listings may stay cached: find took 0.053 s with opens answered
 // and 0.016 without, reading every file 0.70 and 0.23.
 
-func (r *rawFS) Open(<-chan struct{}, *fuse.OpenIn, *fuse.OpenOut) fuse.Status {
+func (r *rawFS) Open(_ <-chan struct{}, in *fuse.OpenIn, out *fuse.OpenOut) fuse.Status {
 	r.counters.add(opOpen)
-	return fuse.ENOSYS
+	if r.through == nil {
+		return fuse.ENOSYS
+	}
+	n := r.inode(in.NodeId)
+	if n == nil {
+		return estale
+	}
+	n.note()
+	r.openThrough(n, out)
+	return fuse.OK
+}
+
+func (r *rawFS) Release(_ <-chan struct{}, in *fuse.ReleaseIn) {
+	r.counters.add(opRelease)
+	if in.Fh == tracked {
+		r.through.end(in.NodeId)
+	}
 }
 
 func (r *rawFS) OpenDir(<-chan struct{}, *fuse.OpenIn, *fuse.OpenOut) fuse.Status {

@@ -11,7 +11,6 @@ import (
 
 	"golang.org/x/sys/unix"
 
-	"gofs/blobstore"
 	"gofs/index"
 )
 
@@ -86,15 +85,25 @@ func (s *Server) load(r *release) (*grown, error) {
 	return g, nil
 }
 
+// renew has a later snapshot take the place of the one that the release
+// holds, which would otherwise stay in memory for its sake.
+func (r *release) renew(snap *index.Snapshot) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	if r.tree.Load() == nil {
+		r.snap = snap
+	}
+}
+
 // grow reads a tree and makes its inodes; r.mu is held.
 func (s *Server) grow(r *release) (*grown, error) {
-	var tree *index.Tree
-	err := s.withPacks(func(v *blobstore.View) (err error) {
-		tree, err = r.snap.Tree(context.Background(), v, &r.version)
-		return err
-	})
+	d, i, err := s.record(context.Background(), r.version.Tree)
 	if err != nil {
-		return nil, err
+		return nil, fmt.Errorf("tree of %s: %w", r.version.Name, err)
+	}
+	tree, err := index.DecodeTree(d.Bytes(i))
+	if err != nil {
+		return nil, fmt.Errorf("tree of %s: %w", r.version.Name, err)
 	}
 	nodes, err := r.snap.Nodes(&r.version, tree)
 	if err != nil {

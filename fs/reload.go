@@ -45,6 +45,11 @@ func (s *Server) watch(ctx context.Context) {
 		case now := <-tick.C:
 			s.checkGeneration(ctx)
 			s.prune(now)
+			s.rest(now)
+			if now.Sub(s.noted) >= notesEvery {
+				s.noted = now
+				s.keepNotes()
+			}
 		}
 	}
 }

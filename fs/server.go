@@ -45,10 +45,25 @@ type Options struct {
 	// kernel caches what was read too, so it only needs to hold what several
 	// reads of one record share. Default: 64 MiB.
 	DecodedCache int64
+	// Hot has the mount keep decoded files; nil keeps none.
+	Hot *Hot
+	// Passthrough has the kernel read the files of the hot layer by itself.
+	// It needs Hot, Linux 6.9 and CAP_SYS_ADMIN. Every open(2) then costs a
+	// request.
+	Passthrough bool
+	// Notes is the file that tells later mounts which files were read.
+	// Default: that is not noted.
+	Notes string
+	// RunDir is the folder for the socket on which the mount can be asked, see
+	// Ask; it is made with mode 0700 where it is missing. Default: no socket.
+	RunDir string
 	// Log gets damaged blobs and failed reloads. Default: nothing is logged.
 	Log *slog.Logger
 	// Debug logs every message of the kernel.
 	Debug bool
+	// Launcher is the program that bin/go and bin/gofmt link to, which picks a
+	// release and runs it. Default: there are no such links.
+	Launcher string
 	// FsName is the source shown in /proc/mounts. Default: the store's folder.
 	FsName string
 }
@@ -70,19 +85,28 @@ var (
 
 // Server is a mount.
 type Server struct {
-	store *index.Store
-	dir   string
-	log   *slog.Logger
-	cache *blobstore.Cache
-	owner fuse.Owner
+	store    *index.Store
+	launcher string
+	dir      string
+	log      *slog.Logger
+	cache    *blobstore.Cache
+	owner    fuse.Owner
 
 	fuse   *fuse.Server // nil before the mount
 	kernel atomic.Pointer[notifier]
+	backer atomic.Pointer[backer]
 	direct bool // mounted without fusermount
 	done   chan struct{}
 
 	now    atomic.Pointer[epoch]
 	inodes table
+
+	hot     *hotLayer    // nil without one
+	through *passthrough // nil where the kernel reads through the daemon
+	control *control     // nil without a socket
+	notes   string       // file
+	noted   time.Time    // when it was written
+	idle    idleness
 
 	// reloading serializes what changes now, retired and cookies. No handler
 	// of a request may take it: the kernel is notified while it is held.
@@ -120,14 +144,17 @@ func newServer(store *index.Store, o Options) (*Server, error) {
 	}
 	s := &Server{
 		store:    store,
+		notes:    o.Notes,
+		noted:    time.Now(),
 		log:      o.Log,
 		cache:    blobstore.NewCache(o.DecodedCache),
 		owner:    fuse.Owner{Uid: uint32(os.Geteuid()), Gid: uint32(os.Getegid())},
 		done:     make(chan struct{}),
 		cookies:  map[string]uint64{},
-		pushers:  make(chan struct{}, max(2, runtime.GOMAXPROCS(0))),
+		pushers:  make(chan struct{}, 4*runtime.GOMAXPROCS(0)),
 		decoders: make(chan struct{}, runtime.GOMAXPROCS(0)),
 		started:  time.Now(),
+		launcher: o.Launcher,
 	}
 	snap, view, err := store.OpenView(s.cache)
 	if err != nil {
@@ -158,32 +185,111 @@ func Mount(ctx context.Context, store *index.Store, dir string, o Options) (*Ser
 	if below(store.Dir(), dir) {
 		return nil, fmt.Errorf("mount %s: it would hide the store in %s", dir, store.Dir())
 	}
+	if err := checkHot(o, store, dir); err != nil {
+		return nil, fmt.Errorf("mount %s: %w", dir, err)
+	}
 	s, err := newServer(store, o)
 	if err != nil {
 		return nil, err
 	}
 	s.dir = dir
-	if err := s.mount(o); err != nil {
+	if err = s.openHot(o); err == nil {
+		err = s.mount(o)
+	}
+	if err != nil {
+		s.hot.close()
 		s.closeViews()
 		return nil, fmt.Errorf("mount %s: %w", dir, err)
 	}
 	watching, stop := context.WithCancel(context.WithoutCancel(ctx))
 	var watcher sync.WaitGroup
+	settled := make(chan struct{})
+	settle := sync.OnceFunc(func() { close(settled) })
+	defer settle()
 	watcher.Go(func() { s.watch(watching) })
 	go func() {
 		s.fuse.Serve()
 		stop()
 		watcher.Wait()
+		<-settled
+		s.control.close()
+		s.keepNotes()
+		s.through.closeAll()
+		s.hot.close()
 		s.closeViews()
 		close(s.done)
 	}()
 	if err := s.fuse.WaitMount(); err != nil {
+		settle()
 		return nil, errors.Join(fmt.Errorf("mount %s: %w", dir, err), s.Unmount())
+	}
+	if s.through != nil {
+		if err := s.probePassthrough(s.fuse.KernelSettings().Flags64()); err != nil {
+			settle()
+			return nil, errors.Join(fmt.Errorf("mount %s: %w", dir, err), s.Unmount())
+		}
 	}
 	if err := s.raiseReadahead(); err != nil {
 		s.log.Debug("read-ahead is left as it is", "err", err)
 	}
+	if o.RunDir != "" {
+		if err := s.listen(o.RunDir); err != nil {
+			s.log.Warn("no socket: gofs mount-stats and gofs warm cannot reach the mount", "err", err)
+		}
+	}
+	s.logStart()
 	return s, nil
+}
+
+// logStart says what the mount makes use of.
+func (s *Server) logStart() {
+	st := s.Stats()
+	attrs := []any{"store", s.store.Dir(), "versions", st.Versions, "io", st.IO.Mode}
+	if st.Hot != nil {
+		attrs = append(attrs, "hot", st.Hot.Place, "hot_limit", st.Hot.Limit, "hot_files", st.Hot.Files)
+	}
+	s.log.Info("serving", attrs...)
+}
+
+// checkHot refuses what cannot be before anything is made.
+func checkHot(o Options, store *index.Store, dir string) error {
+	if o.Passthrough {
+		if o.Hot == nil {
+			return fmt.Errorf("%w: it hands out the files of the hot layer, and there is none", ErrPassthrough)
+		}
+		if err := checkPassthrough(); err != nil {
+			return err
+		}
+	}
+	if o.Hot != nil && o.Hot.Dir != "" {
+		for _, other := range []string{dir, store.Dir()} {
+			if below(o.Hot.Dir, other) {
+				return fmt.Errorf("%w %s lies in %s", ErrHot, o.Hot.Dir, other)
+			}
+		}
+	}
+	return nil
+}
+
+// openHot opens the hot layer.
+func (s *Server) openHot(o Options) (err error) {
+	if o.Hot == nil {
+		return nil
+	}
+	s.hot, err = openHot(*o.Hot, s.log, func(refs []index.Ref, i int) ([]byte, error) {
+		if i+1 < len(refs) {
+			s.decodeAhead(refs[i+1:], 0, int64(refs[i+1].Length))
+		}
+		return s.blob(refs[i])
+	})
+	if err != nil {
+		return err
+	}
+	s.hot.unregister = s.unregister
+	if o.Passthrough {
+		s.through = &passthrough{open: map[uint64]*openInode{}}
+	}
+	return nil
 }
 
 // below says whether name is dir or lies in it.

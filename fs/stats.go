@@ -14,6 +14,7 @@ const (
 	opGetAttr
 	opReadlink
 	opOpen
+	opRelease
 	opOpenDir
 	opRead
 	opReadDir
@@ -25,7 +26,7 @@ const (
 )
 
 var opNames = [ops]string{
-	"lookup", "forget", "getattr", "readlink", "open", "opendir",
+	"lookup", "forget", "getattr", "readlink", "open", "release", "opendir",
 	"read", "readdir", "readdirplus", "flush", "access", "statfs",
 }
 
@@ -40,6 +41,7 @@ type counters struct {
 	failures      atomic.Uint64
 	reloads       atomic.Uint64
 	reloadErrors  atomic.Uint64
+	refused       atomic.Uint64
 }
 
 func (c *counters) add(o op) { c.requests[o].Add(1) }
@@ -55,6 +57,8 @@ type Stats struct {
 	Requests map[string]uint64 `json:"requests"`
 	// ReadBytes is what READ was answered with.
 	ReadBytes uint64        `json:"read_bytes"`
+	IO        IOStats       `json:"io"`
+	Hot       *HotStats     `json:"hot,omitempty"`
 	Cache     CacheStats    `json:"cache"`
 	Prefetch  PrefetchStats `json:"prefetch"`
 	// Damaged is how often a blob was asked for that is not what its name
@@ -63,6 +67,8 @@ type Stats struct {
 	Failures     uint64 `json:"failures"`
 	Reloads      uint64 `json:"reloads"`
 	ReloadErrors uint64 `json:"reload_errors"`
+	// Refused counts users who asked on the socket and may not.
+	Refused uint64 `json:"refused"`
 }
 
 // CacheStats counts the use of the cache of decoded records.
@@ -70,7 +76,15 @@ type CacheStats struct {
 	Hits    uint64 `json:"hits"`
 	Shared  uint64 `json:"shared"` // waited for another's decoding
 	Decodes uint64 `json:"decodes"`
-	Bytes   int64  `json:"bytes"` // held now
+	Decoded uint64 `json:"decoded_bytes"` // plain bytes that decoding has made
+	Bytes   int64  `json:"bytes"`         // held now
+}
+
+// IOStats says how the kernel gets at the bytes.
+type IOStats struct {
+	Mode        string `json:"mode"`        // "cache" or "passthrough"
+	Passthrough uint64 `json:"passthrough"` // opens that were answered with a file to read
+	Cached      uint64 `json:"cached"`      // and without one
 }
 
 // PrefetchStats counts files pushed into the page cache.
@@ -90,13 +104,19 @@ func (s *Server) Stats() Stats {
 		Uptime:     time.Since(s.started),
 		Requests:   make(map[string]uint64, ops),
 		ReadBytes:  c.readBytes.Load(),
-		Cache:      CacheStats{cache.Hits, cache.Shared, cache.Decodes, cache.Bytes},
+		Cache:      CacheStats{cache.Hits, cache.Shared, cache.Decodes, cache.DecodedBytes, cache.Bytes},
+		IO:        IOStats{Mode: "cache"},
+		Hot:       s.hot.stats(),
 		Prefetch: PrefetchStats{
 			Stores: c.stores.Load(), Bytes: c.storedBytes.Load(),
 			Unknown: c.storesUnknown.Load(), Failed: c.storesFailed.Load(),
 		},
 		Damaged: c.damaged.Load(), Failures: c.failures.Load(),
 		Reloads: c.reloads.Load(), ReloadErrors: c.reloadErrors.Load(),
+		Refused: c.refused.Load(),
+	}
+	if p := s.through; p != nil {
+		st.IO = IOStats{"passthrough", p.opens.Load(), p.cached.Load()}
 	}
 	for i := range c.requests {
 		st.Requests[opNames[i]] = c.requests[i].Load()

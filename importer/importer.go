@@ -13,10 +13,12 @@
 package importer
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
 	"path"
+	"regexp"
 	"runtime"
 	"slices"
 	"strings"
@@ -66,7 +68,10 @@ func Import(ctx context.Context, store *index.Store, src source.Source, o Option
 	}
 	defer w.Abort()
 
-	in := newIntake(snap, view, w, store.PackDir())
+	if old := fetched(snap, src, o); old != nil {
+		return &Result{Version: *old, Existed: true, Bytes: old.Bytes, Elapsed: time.Since(start)}, nil
+	}
+	in := newIntake(snap, view, w)
 	if err := in.read(ctx, src); err != nil {
 		return nil, err
 	}
@@ -91,6 +96,23 @@ func Import(ctx context.Context, store *index.Store, src source.Source, o Option
 	}
 	r.Elapsed = time.Since(start)
 	return r, nil
+}
+
+// fetched returns the version that came from the very module that src is: a
+// module never changes, so it need not be fetched again.
+func fetched(snap *index.Snapshot, src source.Source, o Options) *index.Version {
+	if _, _, ok := src.Module(); !ok {
+		return nil
+	}
+	release, platform, known := src.Release()
+	i := slices.IndexFunc(snap.Versions, func(v index.Version) bool {
+		return v.Release == release && v.Platform == platform && v.Source == src.Origin() &&
+			v.Name == cmp.Or(o.As, index.VersionName(release, platform))
+	})
+	if !known || i < 0 {
+		return nil
+	}
+	return &snap.Versions[i]
 }
 
 // existing returns the version of the same name when it has the same tree.
@@ -175,7 +197,7 @@ func (in *intake) identify(src source.Source, as string) (index.Version, error) 
 
 // publish stores the tree and the description and commits.
 func (in *intake) publish(ctx context.Context, lock *index.Writer, r *Result) ([]blobstore.Pack, error) {
-	if _, ok := in.snap.Locate(r.Version.Tree); !ok {
+	if !in.view.Has(r.Version.Tree) {
 		g := blobstore.Group{Kind: blobstore.Tree, Blobs: []blobstore.Blob{{ID: r.Version.Tree, Data: in.encoded}}}
 		in.addBase(ctx, &g, &r.Version)
 		if err := in.w.Add(ctx, g); err != nil {
@@ -196,10 +218,10 @@ func (in *intake) publish(ctx context.Context, lock *index.Writer, r *Result) ([
 	}
 	if err := ctx.Err(); err != nil {
 		// Interrupted after the packs got their names: they are garbage.
-		return nil, errors.Join(context.Cause(ctx), removePacks(in.store, packs))
+		return nil, errors.Join(context.Cause(ctx), lock.Discard(packs))
 	}
 	if err := lock.Commit(index.Change{Packs: packs, Add: []index.Addition{{Version: r.Version, Tree: in.tree}}}); err != nil {
-		return nil, errors.Join(err, removePacks(in.store, packs))
+		return nil, errors.Join(err, lock.Discard(packs))
 	}
 	return packs, nil
 }
@@ -227,12 +249,7 @@ func (in *intake) addBase(ctx context.Context, g *blobstore.Group, v *index.Vers
 	}
 }
 
-func removePacks(dir string, packs []blobstore.Pack) (err error) {
-	for _, p := range packs {
-		err = errors.Join(err, blobstore.RemovePack(dir, p.Name))
-	}
-	return err
-}
+var platformForm = regexp.MustCompile(`^[a-z0-9]+-[a-z0-9]+$`)
 
 // note remembers what identifies the release in an entry's path.
 func (in *intake) note(e *source.Entry) {
@@ -245,8 +262,9 @@ func (in *intake) note(e *source.Entry) {
 	if rest, ok := strings.CutPrefix(e.Path, "pkg/tool/"); ok {
 		dir, base := path.Split(rest)
 		goos, goarch, ok := strings.Cut(strings.TrimSuffix(dir, "/"), "_")
-		if ok && strings.TrimSuffix(base, ".exe") == "compile" {
-			in.platforms = append(in.platforms, goos+"-"+goarch)
+		platform := goos + "-" + goarch
+		if ok && strings.TrimSuffix(base, ".exe") == "compile" && platformForm.MatchString(platform) && !slices.Contains(in.platforms, platform) {
+			in.platforms = append(in.platforms, platform)
 		}
 	}
 }

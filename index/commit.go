@@ -6,7 +6,9 @@ import (
 	"encoding/binary"
 	"errors"
 	"fmt"
+	"maps"
 	"os"
+	"slices"
 
 	bolt "go.etcd.io/bbolt"
 
@@ -40,7 +42,8 @@ func (s *Store) Lock(ctx context.Context, o LockOptions) (*Writer, error) {
 	return w, nil
 }
 
-// heal announces a commit whose process was killed before it could.
+// heal announces a commit whose process was killed before it could, and
+// refuses a database that has lost one.
 func (w *Writer) heal() error {
 	announced, gerr := w.store.Generation()
 	var committed uint64
@@ -50,10 +53,18 @@ func (w *Writer) heal() error {
 		}
 		return err
 	})
-	if err == nil && (gerr != nil || announced != committed) {
-		err = w.store.writeGeneration(committed)
+	switch {
+	case err != nil:
+		return err
+	case gerr == nil && announced > committed:
+		// bbolt falls back to the commit before the last where the last one's
+		// meta page is damaged. What that does not know, gc would remove.
+		return fmt.Errorf("generation %d was announced and %s has %d; if an older one was put there on purpose, remove %s: %w",
+			announced, databaseFile, committed, w.store.GenerationFile(), ErrIndex)
+	case gerr != nil || announced < committed:
+		return w.store.writeGeneration(committed)
 	}
-	return err
+	return nil
 }
 
 // Close gives the right back.
@@ -73,42 +84,80 @@ type Change struct {
 	Drop   []uint32 // packs, with the blobs that still lie in them
 }
 
-// Commit makes the change durable and announces it.
+// Commit makes the change durable and announces it. After an error the change
+// may have been made all the same, if a disk failed in the midst of it; Discard
+// takes that into account.
 func (w *Writer) Commit(c Change) error {
-	var generation uint64
-	err := w.store.update(func(tx *bolt.Tx) (err error) {
-		if err := checkFormat(tx); err != nil {
+	err := w.store.update(func(tx *bolt.Tx) error {
+		generation, err := c.apply(tx)
+		if err != nil {
 			return err
 		}
-		if generation, err = getNumber(tx, keyGeneration); err != nil {
-			return err
-		}
-		generation++
-		if err := c.putPacks(tx); err != nil {
-			return err
-		}
-		if err := c.dropPacks(tx); err != nil {
-			return err
-		}
-		for _, name := range c.Remove {
-			if tx.Bucket(bucketVersions).Get([]byte(name)) == nil {
-				return fmt.Errorf("version %s %w", name, ErrNoVersion)
-			}
-			if err := errors.Join(tx.Bucket(bucketVersions).Delete([]byte(name)), tx.Bucket(bucketNodes).Delete([]byte(name))); err != nil {
-				return err
-			}
-		}
-		for i := range c.Add {
-			if err := addVersion(tx, &c.Add[i]); err != nil {
-				return err
-			}
-		}
-		return tx.Bucket(bucketMeta).Put(keyGeneration, encodeNumber(generation))
+		// Before the transaction is final, so that a full disk is found out.
+		return w.store.prepareGeneration(generation)
 	})
 	if err != nil {
+		os.Remove(w.store.GenerationFile() + newSuffix)
 		return fmt.Errorf("commit: %w", err)
 	}
-	return w.store.writeGeneration(generation)
+	if err := w.store.announce(); err != nil {
+		return fmt.Errorf("the change is made, but mounts do not see it yet: %w", err)
+	}
+	return nil
+}
+
+// Discard removes packs that were written for a commit that did not come to
+// pass. Those that the index names stay.
+func (w *Writer) Discard(packs []blobstore.Pack) error {
+	refs, err := w.store.packRefs()
+	if err != nil {
+		return nil // they are garbage for gc, or not
+	}
+	named := map[string]bool{}
+	for _, p := range refs {
+		named[p.Name] = true
+	}
+	for _, p := range packs {
+		if !named[p.Name] {
+			err = errors.Join(err, blobstore.RemovePack(w.store.PackDir(), p.Name))
+		}
+	}
+	return err
+}
+
+// apply makes the change in a transaction and returns the new generation.
+func (c *Change) apply(tx *bolt.Tx) (uint64, error) {
+	if err := checkFormat(tx); err != nil {
+		return 0, err
+	}
+	if err := checkSums(tx, summed...); err != nil {
+		return 0, err
+	}
+	generation, err := getNumber(tx, keyGeneration)
+	if err != nil {
+		return 0, err
+	}
+	generation++
+	if err := c.putPacks(tx); err != nil {
+		return 0, err
+	}
+	if err := c.dropPacks(tx); err != nil {
+		return 0, err
+	}
+	for _, name := range c.Remove {
+		if tx.Bucket(bucketVersions).Get([]byte(name)) == nil {
+			return 0, fmt.Errorf("version %s %w", name, ErrNoVersion)
+		}
+		if err := errors.Join(tx.Bucket(bucketVersions).Delete([]byte(name)), tx.Bucket(bucketNodes).Delete([]byte(name))); err != nil {
+			return 0, err
+		}
+	}
+	for i := range c.Add {
+		if err := addVersion(tx, &c.Add[i]); err != nil {
+			return 0, err
+		}
+	}
+	return generation, errors.Join(tx.Bucket(bucketMeta).Put(keyGeneration, encodeNumber(generation)), putSums(tx))
 }
 
 func (c *Change) putPacks(tx *bolt.Tx) error {
@@ -126,7 +175,7 @@ func (c *Change) putPacks(tx *bolt.Tx) error {
 		if err := tx.Bucket(bucketPacks).Put(be32(number), encodePack(blobstore.PackRef{Number: number, Name: p.Name, Size: p.Size})); err != nil {
 			return err
 		}
-		for _, b := range p.Blobs {
+		for _, b := range sortedBlobs(p.Blobs) {
 			loc := b.Location
 			loc.Pack = number
 			if err := blobs.Put(b.ID[:], encodeLocation(loc)); err != nil {
@@ -135,6 +184,12 @@ func (c *Change) putPacks(tx *bolt.Tx) error {
 		}
 	}
 	return tx.Bucket(bucketMeta).Put(keyPack, encodeNumber(next))
+}
+
+// sortedBlobs sorts by ID: bbolt keeps the keys of a transaction in one sorted
+// array, and 10,000 random insertions move half of it each.
+func sortedBlobs(blobs []blobstore.Placed) []blobstore.Placed {
+	return slices.SortedFunc(slices.Values(blobs), func(a, b blobstore.Placed) int { return bytes.Compare(a.ID[:], b.ID[:]) })
 }
 
 func (c *Change) dropPacks(tx *bolt.Tx) error {
@@ -213,30 +268,49 @@ func (a *Addition) needs() []blobstore.ID {
 func assignNodes(tx *bolt.Tx, a *Addition, next uint64) ([]Node, uint64, error) {
 	files := tx.Bucket(bucketFiles)
 	var nodes []Node
+	fresh := map[[16]byte]Node{}
 	for i := range a.Tree.Entries {
 		e := &a.Tree.Entries[i]
 		if e.Kind == Folder {
 			continue
 		}
 		key := FileKey(a.Tree, e)
-		if b := files.Get(key[:]); b != nil {
-			b, err := unseal(b)
-			d := numbers{b: b, err: err}
-			n := Node{Number: d.upTo(MaxNode - 1), MTime: d.signed()}
-			if d.err != nil || n.Number < firstNode {
-				return nil, 0, fmt.Errorf("inode of %s: %w", e.Name, ErrIndex)
+		n, ok := fresh[key]
+		if !ok {
+			var err error
+			if n, ok, err = decodeNode(files.Get(key[:])); err != nil {
+				return nil, 0, fmt.Errorf("inode of %s: %w", e.Name, err)
 			}
-			nodes = append(nodes, n)
-			continue
 		}
-		n := Node{Number: next, MTime: a.Version.Time}
-		next++
-		if err := files.Put(key[:], seal(binary.AppendVarint(binary.AppendUvarint(nil, n.Number), n.MTime))); err != nil {
-			return nil, 0, err
+		if !ok {
+			n = Node{Number: next, MTime: a.Version.Time}
+			next++
+			fresh[key] = n
 		}
 		nodes = append(nodes, n)
 	}
+	keys := slices.SortedFunc(maps.Keys(fresh), func(a, b [16]byte) int { return bytes.Compare(a[:], b[:]) })
+	for _, key := range keys {
+		n := fresh[key]
+		if err := files.Put(key[:], seal(binary.AppendVarint(binary.AppendUvarint(nil, n.Number), n.MTime))); err != nil {
+			return nil, 0, err
+		}
+	}
 	return nodes, next, nil
+}
+
+// decodeNode reads a value of the files bucket; nil is none.
+func decodeNode(b []byte) (n Node, ok bool, err error) {
+	if b == nil {
+		return n, false, nil
+	}
+	b, err = unseal(b)
+	d := numbers{b: b, err: err}
+	n = Node{Number: d.upTo(MaxNode - 1), MTime: d.signed()}
+	if d.err != nil || len(d.b) != 0 || n.Number < firstNode {
+		return n, false, ErrIndex
+	}
+	return n, true, nil
 }
 
 func be32(n uint32) []byte { return binary.BigEndian.AppendUint32(nil, n) }

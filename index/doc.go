@@ -21,7 +21,9 @@
 // # The database, format 1
 //
 //	meta      sealed uint64 (big endian): "format", "generation", "node" (the
-//	          next inode number), "pack" (the next pack number)
+//	          next inode number), "pack" (the next pack number), and for each
+//	          other bucket "sum of NAME": in the upper half its number of keys,
+//	          in the lower the CRC-32C of its keys and values in order
 //	packs     uint32 number (big endian) -> sealed: uvarint size, name
 //	blobs     blob ID -> uvarint pack, record offset, offset in the record, length
 //	files     16 bytes of SHA-256 of what a file is (see FileKey) ->

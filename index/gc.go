@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
+	"slices"
 
 	bolt "go.etcd.io/bbolt"
 
@@ -75,6 +76,7 @@ type collection struct {
 // packUse is how much of a pack is in use.
 type packUse struct {
 	ref    blobstore.PackRef
+	blobs  int   // in use
 	used   int64 // bytes of records and parts of records
 	unused int64
 }
@@ -157,24 +159,29 @@ func (c *collection) here(pack uint32, b blobstore.Placed) bool {
 	return ok && c.live[b.ID] && loc.Pack == pack && loc.Record == b.Location.Record && loc.Offset == b.Location.Offset
 }
 
-func (c *collection) sweep(ctx context.Context) error {
+// weigh finds out how much of each pack is in use. A blob's share of its
+// record may be none, so they are counted too.
+func (c *collection) weigh(ctx context.Context) error {
 	index := map[uint32]int{}
-	err := c.eachRecord(ctx, func(ref blobstore.PackRef, r *blobstore.Record) {
-		i, ok := index[ref.Number]
-		if !ok {
-			i = len(c.packs)
-			index[ref.Number] = i
-			c.packs = append(c.packs, packUse{ref: ref})
-		}
+	for i, ref := range c.snap.Packs {
+		index[ref.Number] = i
+		c.packs = append(c.packs, packUse{ref: ref})
+	}
+	return c.eachRecord(ctx, func(ref blobstore.PackRef, r *blobstore.Record) {
+		p := &c.packs[index[ref.Number]]
 		for _, b := range r.Placed() {
 			if c.here(ref.Number, b) {
-				c.packs[i].used += int64(b.Stored)
+				p.blobs++
+				p.used += int64(b.Stored)
 			} else {
-				c.packs[i].unused += int64(b.Stored)
+				p.unused += int64(b.Stored)
 			}
 		}
 	})
-	if err != nil {
+}
+
+func (c *collection) sweep(ctx context.Context) error {
+	if err := c.weigh(ctx); err != nil {
 		return err
 	}
 	var rewrite []packUse
@@ -182,7 +189,7 @@ func (c *collection) sweep(ctx context.Context) error {
 	total := int64(0)
 	for _, p := range c.packs {
 		switch {
-		case p.used == 0:
+		case p.blobs == 0:
 			c.r.Removed++
 			c.r.Freed += p.ref.Size
 			change.Drop = append(change.Drop, p.ref.Number)
@@ -196,16 +203,14 @@ func (c *collection) sweep(ctx context.Context) error {
 			c.r.Unused += p.unused
 		}
 	}
-	if c.opts.DryRun {
-		return c.removeGarbage(true)
+	// Before the packs that this gc drops join it.
+	if err := c.removeGarbage(); err != nil || c.opts.DryRun {
+		return err
 	}
 	if len(change.Drop) > 0 {
 		if err := c.replace(ctx, &change, rewrite, total); err != nil {
 			return err
 		}
-	}
-	if err := c.removeGarbage(false); err != nil {
-		return err
 	}
 	return c.writer.store.compactDatabase()
 }
@@ -231,9 +236,23 @@ func (c *collection) replace(ctx context.Context, change *Change, rewrite []pack
 		return err
 	}
 	if err := ctx.Err(); err != nil {
-		return context.Cause(ctx) // the new packs are garbage for the next gc
+		return errors.Join(context.Cause(ctx), c.writer.Discard(change.Packs))
 	}
-	return c.writer.Commit(*change)
+	if err := c.writer.Commit(*change); err != nil {
+		return errors.Join(err, c.writer.Discard(change.Packs))
+	}
+	return c.removeDropped(change.Drop)
+}
+
+// removeDropped removes the packs that the index does not name any more.
+func (c *collection) removeDropped(numbers []uint32) error {
+	var packs []blobstore.Pack
+	for _, p := range c.packs {
+		if slices.Contains(numbers, p.ref.Number) {
+			packs = append(packs, blobstore.Pack{Name: p.ref.Name})
+		}
+	}
+	return c.writer.Discard(packs)
 }
 
 // rewrite queues the records of a pack that are in use. One that is in use in
@@ -285,15 +304,12 @@ func (c *collection) regroup(ctx context.Context, w *blobstore.Writer, r *blobst
 	return w.Add(ctx, g)
 }
 
-// removeGarbage removes the packs that the index does not name. Nobody else
-// can be about to publish them: that takes the lock that this process has.
-func (c *collection) removeGarbage(dryRun bool) error {
-	refs, err := c.writer.store.packRefs()
-	if err != nil {
-		return err
-	}
+// removeGarbage removes the packs that the index does not name, and what a
+// crash left half done. Nobody else can be about to publish them: that takes
+// the lock that this process has.
+func (c *collection) removeGarbage() error {
 	named := map[string]bool{}
-	for _, p := range refs {
+	for _, p := range c.snap.Packs {
 		named[p.Name] = true
 	}
 	dir := c.writer.store.PackDir()
@@ -301,19 +317,25 @@ func (c *collection) removeGarbage(dryRun bool) error {
 	if err != nil {
 		return err
 	}
+	garbage := []string{filepath.Join(c.writer.store.dir, databaseFile+newSuffix)}
 	for _, name := range packs {
-		if named[name] {
-			continue
-		}
-		c.r.Garbage++
-		if !dryRun {
-			err = errors.Join(err, blobstore.RemovePack(dir, name))
+		if !named[name] {
+			garbage = append(garbage, filepath.Join(dir, name+blobstore.Suffix))
 		}
 	}
 	for _, name := range temps {
+		garbage = append(garbage, filepath.Join(dir, name))
+	}
+	for _, name := range garbage {
+		st, serr := os.Lstat(name)
+		if serr != nil {
+			continue
+		}
 		c.r.Garbage++
-		if !dryRun {
-			err = errors.Join(err, os.Remove(filepath.Join(dir, name)))
+		if c.opts.DryRun {
+			c.r.Freed += st.Size()
+		} else {
+			err = errors.Join(err, os.Remove(name))
 		}
 	}
 	return err
@@ -334,7 +356,7 @@ func (s *Store) packRefs() (refs []blobstore.PackRef, err error) {
 // are worth it. The caller has the lock; withDB copes with the change of file.
 func (s *Store) compactDatabase() error {
 	path := filepath.Join(s.dir, databaseFile)
-	return s.withDB(&bolt.Options{Timeout: busyTimeout}, func(db *bolt.DB) error {
+	return s.withDB(false, func(db *bolt.DB) error {
 		st, err := os.Stat(path)
 		if err != nil {
 			return err
@@ -342,20 +364,20 @@ func (s *Store) compactDatabase() error {
 		if free := int64(db.Stats().FreePageN * db.Info().PageSize); free < 1<<20 || 3*free < st.Size() {
 			return nil
 		}
-		if err := os.Remove(path + ".new"); err != nil && !errors.Is(err, os.ErrNotExist) {
+		if err := os.Remove(path + newSuffix); err != nil && !errors.Is(err, os.ErrNotExist) {
 			return err
 		}
-		to, err := bolt.Open(path+".new", 0o644, nil)
+		to, err := bolt.Open(path+newSuffix, 0o644, nil)
 		if err != nil {
 			return err
 		}
 		to.AllocSize = 1 << 20
 		err = errors.Join(bolt.Compact(to, db, 0), to.Sync(), to.Close())
 		if err == nil {
-			err = os.Rename(path+".new", path)
+			err = os.Rename(path+newSuffix, path)
 		}
 		if err != nil {
-			os.Remove(path + ".new")
+			os.Remove(path + newSuffix)
 			return fmt.Errorf("compact index: %w", err)
 		}
 		return blobstore.SyncDir(s.dir)

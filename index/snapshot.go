@@ -6,6 +6,7 @@ import (
 	"encoding/binary"
 	"errors"
 	"fmt"
+	"hash/crc32"
 	"io/fs"
 	"slices"
 	"sort"
@@ -39,6 +40,9 @@ type placedBlob struct {
 func (s *Store) Versions() (list []Version, err error) {
 	err = s.view(func(tx *bolt.Tx) error {
 		if err := checkFormat(tx); err != nil {
+			return err
+		}
+		if err := checkSums(tx, bucketVersions); err != nil {
 			return err
 		}
 		list, err = readVersions(tx)
@@ -75,10 +79,13 @@ func (s *Store) OpenView(cache *blobstore.Cache) (*Snapshot, *blobstore.View, er
 		// Either a gc has removed packs since the index was read, then the
 		// next reading names others, or they are really lost.
 		again, err := s.Snapshot()
-		if err != nil || again.Generation == snap.Generation {
-			return snap, v, err
+		if err == nil && again.Generation == snap.Generation {
+			return snap, v, nil
 		}
 		v.Close()
+		if err != nil {
+			return nil, nil, err
+		}
 	}
 }
 
@@ -116,6 +123,44 @@ func getNumber(tx *bolt.Tx, key []byte) (uint64, error) {
 	return binary.BigEndian.Uint64(b), nil
 }
 
+// summed are the buckets whose content the meta bucket has the sum of. Their
+// keys and most of their values would be taken for others, or be missed, if
+// the database is damaged; gc would then remove what is in use.
+var summed = [][]byte{bucketPacks, bucketBlobs, bucketFiles, bucketVersions, bucketNodes}
+
+func sumKey(bucket []byte) []byte { return append([]byte("sum of "), bucket...) }
+
+// sum is the number of pairs of a bucket and the CRC-32C of them all.
+func sum(b *bolt.Bucket) uint64 {
+	n, crc := uint64(0), uint32(0)
+	c := b.Cursor()
+	for k, v := c.First(); k != nil; k, v = c.Next() {
+		crc = crc32.Update(crc32.Update(crc, castagnoli, k), castagnoli, v)
+		n++
+	}
+	return n<<32 | uint64(crc)
+}
+
+func putSums(tx *bolt.Tx) (err error) {
+	for _, b := range summed {
+		err = errors.Join(err, tx.Bucket(bucketMeta).Put(sumKey(b), encodeNumber(sum(tx.Bucket(b)))))
+	}
+	return err
+}
+
+func checkSums(tx *bolt.Tx, buckets ...[]byte) error {
+	for _, b := range buckets {
+		want, err := getNumber(tx, sumKey(b))
+		if err != nil {
+			return err
+		}
+		if sum(tx.Bucket(b)) != want {
+			return fmt.Errorf("%s: %w", b, ErrIndex)
+		}
+	}
+	return nil
+}
+
 func encodeNumber(n uint64) []byte { return seal(binary.BigEndian.AppendUint64(nil, n)) }
 
 func readVersions(tx *bolt.Tx) ([]Version, error) {
@@ -131,6 +176,9 @@ func readVersions(tx *bolt.Tx) ([]Version, error) {
 
 func (snap *Snapshot) read(tx *bolt.Tx) error {
 	err := checkFormat(tx)
+	if err == nil {
+		err = checkSums(tx, bucketVersions, bucketPacks, bucketBlobs, bucketNodes)
+	}
 	if err == nil {
 		snap.Generation, err = getNumber(tx, keyGeneration)
 	}

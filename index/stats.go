@@ -58,8 +58,12 @@ func (s *Store) Stats(ctx context.Context) (*Stats, error) {
 		return nil, err
 	}
 	defer view.Close()
-	t := &tally{snap: snap, stored: map[blobstore.ID]uint32{}, users: map[blobstore.ID]int{}}
-	if err := t.packs(ctx, s); err != nil {
+	c := &collection{writer: &Writer{store: s}, snap: snap, view: view, live: map[blobstore.ID]bool{}}
+	if err := c.mark(ctx); err != nil {
+		return nil, err
+	}
+	t := &tally{use: c, snap: snap, stored: map[blobstore.ID]uint32{}, users: map[blobstore.ID]int{}}
+	if err := t.packs(ctx); err != nil {
 		return nil, err
 	}
 	if err := t.versions(ctx, view); err != nil {
@@ -73,16 +77,16 @@ func (s *Store) Stats(ctx context.Context) (*Stats, error) {
 }
 
 type tally struct {
+	use    *collection // knows what gc would keep
 	snap   *Snapshot
 	s      Stats
 	stored map[blobstore.ID]uint32 // room in packs
 	users  map[blobstore.ID]int    // versions that have a blob
 }
 
-func (t *tally) packs(ctx context.Context, s *Store) error {
+func (t *tally) packs(ctx context.Context) error {
 	encodings := map[string]int{}
-	c := &collection{writer: &Writer{store: s}, snap: t.snap}
-	err := c.eachRecord(ctx, func(ref blobstore.PackRef, r *blobstore.Record) {
+	err := t.use.eachRecord(ctx, func(ref blobstore.PackRef, r *blobstore.Record) {
 		i, ok := encodings[r.Encoding()]
 		if !ok {
 			i = len(t.s.Encodings)
@@ -98,9 +102,10 @@ func (t *tally) packs(ctx context.Context, s *Store) error {
 		t.s.Chains[r.Depth()].Records++
 		t.s.Chains[r.Depth()].Stored += r.Size()
 		for _, b := range r.Placed() {
-			t.s.Unused += int64(b.Stored)
-			if loc, ok := t.snap.Locate(b.ID); ok && loc.Pack == ref.Number && loc.Record == b.Location.Record {
+			if t.use.here(ref.Number, b) {
 				t.stored[b.ID] = b.Stored
+			} else {
+				t.s.Unused += int64(b.Stored)
 			}
 		}
 	})
@@ -138,7 +143,6 @@ func (t *tally) versions(ctx context.Context, view *blobstore.View) error {
 					mine[r.ID] = true
 					if t.users[r.ID]++; t.users[r.ID] == 1 {
 						t.s.BlobDedup += int64(r.Length)
-						t.s.Unused -= int64(t.stored[r.ID])
 					}
 				}
 			}
@@ -148,9 +152,7 @@ func (t *tally) versions(ctx context.Context, view *blobstore.View) error {
 			return err
 		}
 		for _, id := range []blobstore.ID{v.Tree, blobstore.Sum(record)} {
-			if t.users[id]++; t.users[id] == 1 {
-				t.s.Unused -= int64(t.stored[id])
-			}
+			t.users[id]++
 		}
 	}
 	t.s.Blobs = len(t.users)

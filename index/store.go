@@ -42,6 +42,7 @@ const (
 	lockFile       = "lock"
 	packFolder     = "packs"
 	formatText     = "gofs store "
+	newSuffix      = ".new" // of a file that will be renamed into place
 )
 
 var (
@@ -128,8 +129,8 @@ func checkPlace(dir string) error {
 		return err
 	}
 	for _, e := range entries {
-		switch e.Name() {
-		case formatFile, formatFile + ".new", databaseFile, generationFile, lockFile, packFolder, "lost+found":
+		switch strings.TrimSuffix(e.Name(), newSuffix) {
+		case formatFile, databaseFile, generationFile, lockFile, packFolder, "lost+found":
 		default:
 			return fmt.Errorf("%s has other files in it (%s)", dir, e.Name())
 		}
@@ -138,20 +139,7 @@ func checkPlace(dir string) error {
 }
 
 func (s *Store) initialize() error {
-	err := s.update(func(tx *bolt.Tx) error {
-		for _, b := range buckets {
-			if _, err := tx.CreateBucketIfNotExists(b); err != nil {
-				return err
-			}
-		}
-		m := tx.Bucket(bucketMeta)
-		if m.Get(keyFormat) != nil {
-			return nil
-		}
-		return errors.Join(m.Put(keyFormat, encodeNumber(Format)), m.Put(keyGeneration, encodeNumber(1)),
-			m.Put(keyNode, encodeNumber(firstNode)), m.Put(keyPack, encodeNumber(1)))
-	})
-	if err != nil {
+	if err := s.createDatabase(); err != nil {
 		return err
 	}
 	if err := s.writeGeneration(1); err != nil {
@@ -159,13 +147,42 @@ func (s *Store) initialize() error {
 	}
 	// The format file comes last: what has none is no store yet.
 	name := filepath.Join(s.dir, formatFile)
-	if err := writeSynced(name+".new", fmt.Appendf(nil, "%s%d\n", formatText, Format)); err != nil {
+	if err := writeSynced(name+newSuffix, fmt.Appendf(nil, "%s%d\n", formatText, Format)); err != nil {
 		return err
 	}
-	if err := os.Rename(name+".new", name); err != nil {
+	if err := os.Rename(name+newSuffix, name); err != nil {
 		return err
 	}
-	return blobstore.SyncDir(s.dir)
+	return errors.Join(blobstore.SyncDir(s.dir), blobstore.SyncDir(filepath.Dir(s.dir)))
+}
+
+// createDatabase makes the database unless it is there.
+func (s *Store) createDatabase() error {
+	path := filepath.Join(s.dir, databaseFile)
+	if _, err := os.Lstat(path); !errors.Is(err, fs.ErrNotExist) {
+		return err
+	}
+	if err := os.Remove(path + newSuffix); err != nil && !errors.Is(err, fs.ErrNotExist) {
+		return err
+	}
+	db, err := bolt.Open(path+newSuffix, 0o644, nil)
+	if err != nil {
+		return err
+	}
+	err = db.Update(func(tx *bolt.Tx) error {
+		for _, b := range buckets {
+			if _, err := tx.CreateBucketIfNotExists(b); err != nil {
+				return err
+			}
+		}
+		m := tx.Bucket(bucketMeta)
+		return errors.Join(m.Put(keyFormat, encodeNumber(Format)), m.Put(keyGeneration, encodeNumber(1)),
+			m.Put(keyNode, encodeNumber(firstNode)), m.Put(keyPack, encodeNumber(1)), putSums(tx))
+	})
+	if err = errors.Join(err, db.Close()); err != nil {
+		return err
+	}
+	return os.Rename(path+newSuffix, path)
 }
 
 // Dir is the store's folder.
@@ -194,11 +211,20 @@ func (s *Store) Generation() (uint64, error) {
 // writeGeneration announces a generation. It is not synced: a mount that
 // missed it because the machine crashed is gone too.
 func (s *Store) writeGeneration(n uint64) error {
-	name := s.GenerationFile()
-	if err := os.WriteFile(name+".new", fmt.Appendf(nil, "%d\n", n), 0o644); err != nil {
+	if err := s.prepareGeneration(n); err != nil {
 		return err
 	}
-	return os.Rename(name+".new", name)
+	return s.announce()
+}
+
+// prepareGeneration takes the room that announce needs.
+func (s *Store) prepareGeneration(n uint64) error {
+	return os.WriteFile(s.GenerationFile()+newSuffix, fmt.Appendf(nil, "%d\n", n), 0o644)
+}
+
+// announce puts the generation in place that was prepared.
+func (s *Store) announce() error {
+	return os.Rename(s.GenerationFile()+newSuffix, s.GenerationFile())
 }
 
 // readSmall reads a file that must be small.
@@ -230,42 +256,98 @@ func writeSynced(name string, b []byte) error {
 const busyTimeout = 30 * time.Second
 
 func (s *Store) view(fn func(tx *bolt.Tx) error) error {
-	return s.withDB(&bolt.Options{ReadOnly: true, Timeout: busyTimeout}, func(db *bolt.DB) error { return db.View(fn) })
+	return s.withDB(true, func(db *bolt.DB) error { return db.View(fn) })
 }
 
 func (s *Store) update(fn func(tx *bolt.Tx) error) error {
-	return s.withDB(&bolt.Options{Timeout: busyTimeout}, func(db *bolt.DB) error {
+	return s.withDB(false, func(db *bolt.DB) error {
 		// The file grows by what is needed, not by bbolt's 16 MiB.
 		db.AllocSize = 1 << 20
 		return db.Update(fn)
 	})
 }
 
-// withDB runs fn on the open database. bbolt trusts its file: on a damaged one
-// it panics or, past the end of a short one, faults; both become ErrIndex.
-func (s *Store) withDB(o *bolt.Options, fn func(*bolt.DB) error) (err error) {
+// withDB runs fn on the open database, whose pages have been checked. Should
+// bbolt panic all the same or, past the end of a file that is cut meanwhile,
+// fault, that becomes ErrIndex too.
+func (s *Store) withDB(readOnly bool, fn func(*bolt.DB) error) (err error) {
+	if !readOnly {
+		// Opened to be written to, bbolt reads its free list before anybody
+		// can check it. Nobody writes between the two: that takes the lock
+		// that this process has.
+		if err := s.withDB(true, func(*bolt.DB) error { return nil }); err != nil {
+			return err
+		}
+	}
 	path := filepath.Join(s.dir, databaseFile)
+	var file *os.File // that bbolt opened last
+	o := &bolt.Options{ReadOnly: readOnly, Timeout: busyTimeout, OpenFile: func(name string, flag int, perm fs.FileMode) (f *os.File, err error) {
+		file, err = openDatabase(name, flag, perm)
+		return file, err
+	}}
 	defer debug.SetPanicOnFault(debug.SetPanicOnFault(true))
 	defer func() {
 		if r := recover(); r != nil {
 			err = fmt.Errorf("%s: %v: %w", path, r, ErrIndex)
+			if file != nil {
+				// Where bbolt panicked while it opened the file, nobody else
+				// lets go of it, and its mapping would keep the lock.
+				_ = unix.Flock(int(file.Fd()), unix.LOCK_UN)
+				file.Close()
+			}
 		}
 	}()
 	db, err := openCurrent(path, o)
-	switch {
-	case errors.Is(err, bolterrors.ErrTimeout):
-		return fmt.Errorf("%s is held by another process for more than %v", path, busyTimeout)
-	case errors.Is(err, bolterrors.ErrInvalid), errors.Is(err, bolterrors.ErrChecksum), errors.Is(err, bolterrors.ErrVersionMismatch):
-		return fmt.Errorf("%s: %w: %w", path, err, ErrIndex)
-	case err != nil:
-		return fmt.Errorf("open index: %w", err)
+	if err != nil {
+		return openError(path, err)
 	}
 	defer func() {
 		if cerr := db.Close(); err == nil && cerr != nil {
 			err = fmt.Errorf("close index: %w", cerr)
 		}
 	}()
+	if readOnly {
+		st, err := file.Stat()
+		if err != nil {
+			return fmt.Errorf("open index: %w", err)
+		}
+		if err := db.View(func(tx *bolt.Tx) error { return checkPages(tx, file, st.Size()) }); err != nil {
+			return fmt.Errorf("%s: %w", path, err)
+		}
+	}
 	return fn(db)
+}
+
+// errEmpty is that of a database that bbolt would take for a new one.
+var errEmpty = errors.New("file is empty")
+
+// openDatabase opens a database that must be there.
+func openDatabase(name string, flag int, perm fs.FileMode) (*os.File, error) {
+	f, err := os.OpenFile(name, flag&^os.O_CREATE, perm)
+	if err != nil {
+		return nil, err
+	}
+	st, err := f.Stat()
+	if err == nil && st.Size() == 0 {
+		err = errEmpty
+	}
+	if err != nil {
+		f.Close()
+		return nil, err
+	}
+	return f, nil
+}
+
+// openError tells a damaged database from one that cannot be got at now.
+func openError(path string, err error) error {
+	var errno unix.Errno
+	switch {
+	case errors.Is(err, bolterrors.ErrTimeout):
+		return fmt.Errorf("%s is held by another process for more than %v", path, busyTimeout)
+	case errors.As(err, &errno) && errno != unix.ENOENT:
+		return fmt.Errorf("open index: %w", err)
+	}
+	return fmt.Errorf("%s: %w: %w", path, err, ErrIndex)
 }
 
 // openCurrent opens the database at path. compactDatabase may put another file

@@ -272,7 +272,7 @@ func decodeTree(b []byte) (*Tree, error) {
 	rootMode := d.mode()
 	folders, entries, blobs := d.upTo(MaxEntries+1), d.upTo(MaxEntries), d.upTo(math.MaxInt32)
 	// Each folder takes a byte at least, each entry four and each blob 32.
-	if d.err != nil || folders == 0 || folders+4*entries+32*blobs > uint64(len(d.b)) {
+	if d.err != nil || folders == 0 || folders > entries+1 || folders+4*entries+32*blobs > uint64(len(d.b)) {
 		return nil, ErrTree
 	}
 	// Names and targets become parts of this one string.
@@ -348,7 +348,7 @@ func (d *treeDecoder) entry() (e Entry) {
 		d.blobs(&e)
 	case Folder:
 	case Symlink:
-		if e.Target = d.string(MaxTarget); e.Target == "" {
+		if e.Target = d.string(MaxTarget); e.Target == "" || strings.ContainsRune(e.Target, 0) {
 			d.err = ErrTree
 		}
 	default:
@@ -398,7 +398,8 @@ func (d *treeDecoder) string(limit uint64) string {
 	return d.text[from : from+int(n)]
 }
 
-// numbers reads varints; after the first error it reads zeros.
+// numbers reads varints in their shortest form, so that nothing has two
+// encodings; after the first error it reads zeros.
 type numbers struct {
 	b   []byte
 	err error
@@ -406,7 +407,7 @@ type numbers struct {
 
 func (d *numbers) upTo(limit uint64) uint64 {
 	v, n := binary.Uvarint(d.b)
-	if n <= 0 || v > limit {
+	if n <= 0 || v > limit || n > 1 && d.b[n-1] == 0 {
 		d.err = ErrTree
 	}
 	if d.err != nil {
@@ -418,7 +419,7 @@ func (d *numbers) upTo(limit uint64) uint64 {
 
 func (d *numbers) signed() int64 {
 	v, n := binary.Varint(d.b)
-	if n <= 0 {
+	if n <= 0 || n > 1 && d.b[n-1] == 0 {
 		d.err = ErrTree
 	}
 	if d.err != nil {

@@ -124,10 +124,12 @@ func (v *verification) packs(ctx context.Context) error {
 	}
 	dir := v.snap.store.PackDir()
 	placed := map[blobstore.ID]blobstore.Location{}
+	broken := map[uint32]bool{} // not readable to the end, which is one damage
 	for _, ref := range v.snap.Packs {
 		v.r.Packs++
 		err := v.view.VerifyPack(ctx, dir, ref.Name, func(d blobstore.Damage) {
 			v.damage(d.Pack, d.Offset, d.Err)
+			broken[ref.Number] = broken[ref.Number] || d.Offset == 0
 			for _, id := range d.Blobs {
 				v.bad[id] = true
 			}
@@ -142,6 +144,9 @@ func (v *verification) packs(ctx context.Context) error {
 	v.snap.EachBlob(func(id blobstore.ID, loc blobstore.Location) {
 		if placed[id] != loc {
 			v.bad[id] = true
+			if broken[loc.Pack] {
+				return
+			}
 			v.damage("", 0, fmt.Errorf("blob %s is not where the index says: %w", id, ErrIndex))
 		}
 	})

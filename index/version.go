@@ -162,7 +162,7 @@ func Resolve(versions []Version, name string) (*Version, bool) {
 }
 
 // ErrSealed is returned for a value of the database whose checksum is wrong.
-var ErrSealed = errors.New("checksum in the index")
+var ErrSealed = fmt.Errorf("checksum: %w", ErrIndex)
 
 var castagnoli = crc32.MakeTable(crc32.Castagnoli)
 
@@ -187,15 +187,13 @@ func encodeVersion(v *Version) ([]byte, error) {
 
 func decodeVersion(name string, b []byte) (v Version, err error) {
 	if b, err = unseal(b); err == nil {
-		if err = json.Unmarshal(b, &v); err == nil && v.Name != name {
-			err = ErrSealed
-		}
+		err = json.Unmarshal(b, &v)
 	}
-	if err == nil {
-		err = CheckName(v.Name)
-	}
-	if err != nil {
+	switch {
+	case errors.Is(err, ErrIndex):
 		return v, fmt.Errorf("version %q: %w", name, err)
+	case err != nil || v.Name != name || CheckName(name) != nil:
+		return v, fmt.Errorf("version %q: %w", name, ErrIndex)
 	}
 	return v, nil
 }
@@ -251,7 +249,7 @@ func decodeNodes(b []byte, want int) ([]Node, error) {
 	for i := range nodes {
 		last += uint64(d.signed())
 		t := d.upTo(uint64(len(times)))
-		if d.err != nil || last == 0 || last >= MaxNode || t >= uint64(len(times)) {
+		if d.err != nil || last < firstNode || last >= MaxNode || t >= uint64(len(times)) {
 			return nil, ErrSealed
 		}
 		nodes[i] = Node{last, times[t]}
@@ -263,9 +261,13 @@ func decodeNodes(b []byte, want int) ([]Node, error) {
 }
 
 // VersionRecord is the description of a version as the packs keep it: what is
-// the store's own, its inode numbers, is left out.
+// the store's own, its inode numbers, is left out. It is the same before and
+// after the version went through the database.
 func VersionRecord(v *Version) ([]byte, error) {
 	w := *v
 	w.RootNode = 0
+	// In a path that is not UTF-8, JSON replaces what is not, and writes that
+	// otherwise than what it would be read back as.
+	w.Source = string([]rune(w.Source))
 	return json.Marshal(&w)
 }

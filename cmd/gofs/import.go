@@ -23,6 +23,8 @@ type importCmd struct {
 	maxSize string
 	noWait  bool
 	json    bool
+	needed  bool
+	mount   string
 
 	store *index.Store
 	bar   *bar
@@ -33,7 +35,7 @@ type importCmd struct {
 func newImportCmd(g *globals) *cobra.Command {
 	c := &importCmd{g: g}
 	cmd := &cobra.Command{
-		Use:   "import SRC...",
+		Use:   "import SRC... | --needed",
 		Short: "Bring releases into the store",
 		Long: `Import brings releases into the store. A SRC is
 
@@ -42,11 +44,15 @@ func newImportCmd(g *globals) *cobra.Command {
   /usr/local/go                 an unpacked GOROOT
   https://HOST/PATH             any of these archives
   1.23.3, go1.24rc1             a release, by name
-  1.23, stable                  the newest patch of 1.23, the newest release
+  1.23, stable, oldstable       the newest patch of 1.23, of the newest minor, of
+                                the one before it
   1.23.3.darwin-arm64           a release for another platform
 
 Releases by name come from the module proxy that the go command is configured
 for (GOPROXY, go env -w, go.env), or from go.dev/dl where none is.
+
+With --needed it is the release that the working directory asks for (see gofs
+which), unless that is here.
 
 Content that the store has already is not stored again. A release that it has
 already changes nothing. An import that fails or is interrupted leaves the
@@ -56,14 +62,30 @@ EXIT STATUS
   0  all sources are in the store
   1  one could not be imported; those before it were
   2  wrong usage`,
-		Args: usageArgs(cobra.MinimumNArgs(1)),
-		RunE: func(cmd *cobra.Command, args []string) error { return c.run(cmd.Context(), args) },
+		Args: func(cmd *cobra.Command, args []string) error {
+			if c.needed {
+				return usageArgs(cobra.NoArgs)(cmd, args)
+			}
+			return usageArgs(cobra.MinimumNArgs(1))(cmd, args)
+		},
+		RunE: func(cmd *cobra.Command, args []string) error {
+			if c.needed {
+				version, err := neededRelease(g, c.mount)
+				if err != nil || version == "" {
+					return err
+				}
+				args = []string{version}
+			}
+			return c.run(cmd.Context(), args)
+		},
 	}
 	c.cmd = cmd
 	cmd.Flags().StringVar(&c.as, "as", "", "name the version `NAME` instead of what its VERSION file says")
 	cmd.Flags().StringVar(&c.sha256, "sha256", "", "fail unless the archive has this SHA-256 (`HEX`)")
 	cmd.Flags().StringVar(&c.maxSize, "max-size", "4GiB", "fail if the release unpacks to more than `SIZE`")
 	cmd.Flags().BoolVar(&c.noWait, "no-wait", false, "fail if another process writes to the store")
+	cmd.Flags().BoolVar(&c.needed, "needed", false, "import what the working directory asks for, if it is not here")
+	cmd.Flags().StringVar(&c.mount, "mount", "", "with --needed: where the releases are mounted")
 	cmd.Flags().BoolVar(&c.json, "json", false, "print a JSON object for each source")
 	return cmd
 }

@@ -40,7 +40,8 @@ func newMountCmd(g *globals) *cobra.Command {
 		Short: "Show the releases below a folder",
 		Long: `Mount shows every release of the store below DIR: DIR/1.23.3 is a GOROOT.
 DIR/1.23 is the newest patch of 1.23, DIR/latest the newest release, and
-DIR/bin has a link go1.23.3 for each, for the search path.
+DIR/bin has a link go1.23.3 for each and a go that picks the right one, for the
+search path.
 
 It returns when the mount answers; the mount is served in the background until
 gofs umount DIR, or until its process gets SIGTERM. Releases that are imported
@@ -236,6 +237,7 @@ func (c *mountCmd) serve(ctx context.Context, dir string, cache int64) error {
 	s, err := gofs.Mount(context.WithoutCancel(ctx), store, dir, gofs.Options{
 		AllowOther:   c.allowOther,
 		DecodedCache: cache,
+		Launcher:     launcher(),
 		Log:          log.With("mount", dir),
 		Debug:        c.debug,
 	})
@@ -266,6 +268,16 @@ func (c *mountCmd) serve(ctx context.Context, dir string, cache int64) error {
 			}
 		}
 	}
+}
+
+// launcher is this program, where its path is known: called as go it picks a
+// release and runs that one's.
+func launcher() string {
+	self, err := os.Executable()
+	if err != nil {
+		return ""
+	}
+	return self
 }
 
 // end unmounts. A mount in use is detached: nobody finds it any more, those

@@ -2,7 +2,8 @@ package main
 
 import (
 	"fmt"
-	"text/tabwriter"
+	"io"
+	"strconv"
 
 	"github.com/spf13/cobra"
 
@@ -35,32 +36,57 @@ func newStatsCmd(g *globals) *cobra.Command {
 }
 
 func printStats(cmd *cobra.Command, st *index.Stats) error {
-	w := tabwriter.NewWriter(cmd.OutOrStdout(), 0, 0, 2, ' ', tabwriter.AlignRight)
-	line := func(what string, n int64) {
-		fmt.Fprintf(w, "%s\t%s\t%s\t\n", what, size(n), percent(n, st.Plain))
+	out := cmd.OutOrStdout()
+	fmt.Fprintf(out, "%d versions, %d files\n", len(st.Versions), st.Files)
+	rows := [][]string{}
+	for _, l := range []struct {
+		what string
+		n    int64
+	}{
+		{"unpacked", st.Plain},
+		{"identical files kept once", st.FileDedup},
+		{"identical blobs kept once", st.BlobDedup},
+		{"compressed, in packs", st.Packs},
+		{"of these unused", st.Unused},
+		{"index", st.Index},
+		{"store in all", st.Store},
+	} {
+		rows = append(rows, []string{l.what, size(l.n), percent(l.n, st.Plain)})
 	}
-	fmt.Fprintf(w, "%d versions, %d files\t\t\t\n", len(st.Versions), st.Files)
-	line("unpacked", st.Plain)
-	line("identical files kept once", st.FileDedup)
-	line("identical blobs kept once", st.BlobDedup)
-	line("compressed, in packs", st.Packs)
-	line("of these unused", st.Unused)
-	line("index", st.Index)
-	line("store in all", st.Store)
-	fmt.Fprintln(w, "\t\t\t")
-	fmt.Fprintln(w, "ENCODING\tRECORDS\tPLAIN\tSTORED\t")
+	printTable(out, rows)
+	rows = [][]string{{"ENCODING", "RECORDS", "PLAIN", "STORED"}}
 	for _, e := range st.Encodings {
-		fmt.Fprintf(w, "%s\t%d\t%s\t%s\t\n", e.Name, e.Records, size(e.Plain), size(e.Stored))
+		rows = append(rows, []string{e.Name, strconv.Itoa(e.Records), size(e.Plain), size(e.Stored)})
 	}
-	fmt.Fprintln(w, "\t\t\t")
-	fmt.Fprintln(w, "CHAIN OF BASES\tRECORDS\tSTORED\t")
+	printTable(out, rows)
+	rows = [][]string{{"CHAIN OF BASES", "RECORDS", "STORED"}}
 	for _, c := range st.Chains {
-		fmt.Fprintf(w, "%d\t%d\t%s\t\n", c.Depth, c.Records, size(c.Stored))
+		rows = append(rows, []string{strconv.Itoa(c.Depth), strconv.Itoa(c.Records), size(c.Stored)})
 	}
-	fmt.Fprintln(w, "\t\t\t")
-	fmt.Fprintln(w, "VERSION\tSIZE\tUNIQUE\tSTORED\tRM FREES\t")
+	printTable(out, rows)
+	rows = [][]string{{"VERSION", "SIZE", "UNIQUE", "STORED", "RM FREES"}}
 	for _, v := range st.Versions {
-		fmt.Fprintf(w, "%s\t%s\t%s\t%s\t%s\t\n", v.Name, size(v.Bytes), size(v.Unique), size(v.Stored), size(v.Frees))
+		rows = append(rows, []string{v.Name, size(v.Bytes), size(v.Unique), size(v.Stored), size(v.Frees)})
 	}
-	return w.Flush()
+	printTable(out, rows)
+	return nil
+}
+
+// printTable prints rows with the first column to the left and the numbers
+// that follow to the right, and a blank line behind it.
+func printTable(out io.Writer, rows [][]string) {
+	width := make([]int, len(rows[0]))
+	for _, r := range rows {
+		for i, cell := range r {
+			width[i] = max(width[i], len(cell))
+		}
+	}
+	for _, r := range rows {
+		fmt.Fprintf(out, "%-*s", width[0], r[0])
+		for i, cell := range r[1:] {
+			fmt.Fprintf(out, "  %*s", width[i+1], cell)
+		}
+		fmt.Fprintln(out)
+	}
+	fmt.Fprintln(out)
 }

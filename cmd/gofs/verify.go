@@ -1,7 +1,13 @@
 package main
 
 import (
+	"errors"
 	"fmt"
+	"io"
+	"io/fs"
+	"os"
+	"path/filepath"
+	"strings"
 
 	"github.com/spf13/cobra"
 
@@ -34,6 +40,9 @@ EXIT STATUS
 			if err != nil {
 				return err
 			}
+			if len(args) == 0 || !r.OK() {
+				noteDamage(s, r)
+			}
 			if asJSON {
 				if err := printJSON(cmd, r); err != nil {
 					return err
@@ -49,6 +58,44 @@ EXIT STATUS
 	}
 	cmd.Flags().BoolVar(&asJSON, "json", false, "print JSON")
 	return cmd
+}
+
+// noteDamage leaves what was found in the store, where gofs doctor looks. Who
+// may not write there leaves no note.
+func noteDamage(s *index.Store, r *index.VerifyReport) {
+	name := filepath.Join(s.Dir(), damageNote)
+	if r.OK() {
+		_ = os.Remove(name)
+		return
+	}
+	var b strings.Builder
+	for _, d := range r.Damage[:min(len(r.Damage), 20)] {
+		fmt.Fprintln(&b, damageText(d))
+	}
+	_ = os.WriteFile(name, []byte(b.String()), 0o644)
+}
+
+const damageNote = "damage"
+
+// notedDamage reads what the last verification left.
+func notedDamage(g *globals) ([]string, error) {
+	dir, err := g.storeDir()
+	if err != nil {
+		return nil, err
+	}
+	f, err := os.Open(filepath.Join(dir, damageNote))
+	if errors.Is(err, fs.ErrNotExist) {
+		return nil, nil
+	}
+	if err != nil {
+		return nil, err
+	}
+	defer f.Close()
+	b, err := io.ReadAll(io.LimitReader(f, 64<<10))
+	if err != nil {
+		return nil, err
+	}
+	return strings.Split(strings.TrimSpace(string(b)), "\n"), nil
 }
 
 func printVerify(cmd *cobra.Command, g *globals, r *index.VerifyReport) {

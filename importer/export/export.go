@@ -48,6 +48,9 @@ func (r *Release) items() []item {
 func (r *Release) content(ctx context.Context, w io.Writer, it item) error {
 	for _, ref := range r.Tree.Blobs(it.entry) {
 		b, err := r.View.Blob(ctx, ref.ID)
+		if err == nil && len(b) != int(ref.Length) {
+			err = fmt.Errorf("blob of %d bytes instead of %d: %w", len(b), ref.Length, blobstore.ErrDamaged)
+		}
 		if err == nil {
 			_, err = w.Write(b)
 		}

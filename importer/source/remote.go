@@ -5,6 +5,7 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"go/version"
 	"slices"
 	"strconv"
 	"strings"
@@ -57,6 +58,11 @@ func openVersion(ctx context.Context, arg string, req request, o Options) (Sourc
 	from, err := newOrigin(o)
 	if err != nil {
 		return nil, fmt.Errorf("%s: %w", arg, err)
+	}
+	if req.version == oldstable {
+		if req, err = beforeNewest(ctx, from, req.platform); err != nil {
+			return nil, fmt.Errorf("%s: %w", arg, err)
+		}
 	}
 	v := req.version
 	if req.line() {
@@ -119,6 +125,19 @@ func newest(ctx context.Context, from origin, req request) (string, error) {
 	}
 }
 
+// beforeNewest asks for the minor before that of the newest release.
+func beforeNewest(ctx context.Context, from origin, platform string) (request, error) {
+	stable, err := newest(ctx, from, request{"", platform})
+	if err != nil {
+		return request{}, err
+	}
+	minor, _, ok := splitMinor(stable)
+	if !ok || minor == 0 {
+		return request{}, fmt.Errorf("no stable release for %s: %w", platform, ErrVersionUnknown)
+	}
+	return request{fmt.Sprintf("1.%d", minor-1), platform}, nil
+}
+
 // successor finds the release right after v, "" if there is none yet.
 func successor(ctx context.Context, from origin, v string, req request) (string, error) {
 	var next []string
@@ -175,10 +194,7 @@ func near(ctx context.Context, from origin, req request) string {
 		return ""
 	}
 	var platforms, inLine []string
-	line := req.version
-	if minor, _, ok := splitMinor(strings.FieldsFunc(req.version+" ", func(r rune) bool { return r == 'r' || r == 'b' })[0]); ok {
-		line = fmt.Sprintf("1.%d", minor)
-	}
+	line := strings.TrimPrefix(version.Lang("go"+req.version), "go") // "1.24" for "1.24rc1"
 	for _, r := range list {
 		if r.Version == req.version && r.Platform != req.platform {
 			platforms = append(platforms, r.Platform)
@@ -191,7 +207,7 @@ func near(ctx context.Context, from origin, req request) string {
 	if len(platforms) > 0 {
 		return "it is there for " + strings.Join(platforms, ", ")
 	}
-	if lineReq := (request{line, req.platform}); lineReq.line() && line != req.version {
+	if lineReq := (request{line, req.platform}); line != "" && lineReq.line() && line != req.version {
 		if v, err := newest(ctx, from, lineReq); err == nil && v != "" {
 			return "newest " + line + " is " + v
 		}

@@ -148,7 +148,7 @@ func (o Options) maxRaw() int64 {
 
 // Open finds out what arg names and opens it. In this order it is standard
 // input ("-"), an http or https URL, a version ("1.23.3", "go1.24rc1", "1.23"
-// for its newest patch, "stable", each with an optional platform as in
+// for its newest patch, "stable", "oldstable", each with an optional platform as in
 // "1.23.3.darwin-arm64"), or a file or folder. So a folder that is called like
 // a version is meant only with a path separator in arg ("./1.23.3").
 func Open(ctx context.Context, arg string, o Options) (Source, error) {

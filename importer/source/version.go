@@ -47,9 +47,9 @@ func VersionTime(file []byte) (time.Time, bool) {
 
 var (
 	versionRE  = `([1-9][0-9]{0,3}(?:\.(?:0|[1-9][0-9]{0,3})){0,2}(?:(?:rc|beta)[1-9][0-9]{0,3})?)`
-	platformRE = `([a-z][a-z0-9]{0,19}-[a-z][a-z0-9]{0,19})`
+	platformRE = `([a-z][a-z0-9]{0,19}-[a-z0-9]{1,20})`
 	releaseRE  = regexp.MustCompile(`^go` + versionRE + `\.` + platformRE + `$`)
-	requestRE  = regexp.MustCompile(`^(?:(?:go)?` + versionRE + `|(stable|latest))(?:\.` + platformRE + `)?$`)
+	requestRE  = regexp.MustCompile(`^(?:(?:go)?` + versionRE + `|(stable|latest|oldstable))(?:\.` + platformRE + `)?$`)
 )
 
 // splitRelease takes apart "go1.23.3.linux-amd64".
@@ -64,7 +64,7 @@ func splitRelease(s string) (v, platform string, ok bool) {
 
 // request is a version as a user asks for it.
 type request struct {
-	version  string // "1.23.3", "1.23", or "" for the newest stable one
+	version  string // "1.23.3", "1.23", oldstable, or "" for the newest stable one
 	platform string
 }
 
@@ -77,8 +77,14 @@ func parseRequest(arg, platform string) (request, bool) {
 	if m[3] != "" {
 		platform = m[3]
 	}
+	if m[2] == oldstable {
+		return request{oldstable, platform}, true
+	}
 	return request{m[1], platform}, true
 }
+
+// oldstable is the newest patch of the minor before the newest.
+const oldstable = "oldstable"
 
 // line tells whether the request is for the newest release of a line, as
 // "1.23" is. Until Go 1.20 the first release of a line was called like the

@@ -1,0 +1,94 @@
+// Package goprog makes the references in Go programs independent of addresses, so that a delta
+// between two releases sees what changed and not what moved.
+//
+// Between patch releases nearly every byte that differs in a program is part of a reference: a
+// call's distance, a pointer, an offset into a table. Forward replaces them by labels, numbers made
+// of what is referred to, such as the hash of a symbol's name; Inverse puts them back. The delta of
+// compile 1.22.8 to 1.22.12 falls from 233 to 26 KB that way, 1.23.12 to 1.24.0 from 4.2 to 2.6 MB.
+// The idea of labels is that of Courgette and Zucchini (Chromium); unlike theirs, a file is filtered
+// without looking at another, so one filtered form serves as base for many.
+//
+// The filter knows ELF for amd64 and arm64, with a symbol table. What it does not recognise stays
+// as it is, and what Forward could not restore to the bit it refuses, so a stripped, foreign or
+// hostile file costs density only.
+//
+// # Format
+//
+// Numbers are unsigned LEB128 varints, words little-endian.
+//
+//	filtered = version length parts body pool groups
+//	version    one byte, 1
+//	length     of the program
+//	parts      their number, and for each three numbers: its offset in the file, its length there,
+//	           its length inflated
+//	body       the program, filtered, and behind it the parts, inflated and filtered
+//	pool       its length in bytes, and targets
+//	groups     four times: a length in bytes, and exceptions
+//
+// The body has the length of the program and the same headers. To restore it, take these steps in
+// order. (1) and (2) need nothing else; (3) and (4) read the body as it is after (1).
+//
+// (1) Symbols. In the SHT_SYMTAB section, an entry's name is the stored one plus the name of the
+// entry before plus the length of that name with its NUL. Its value is the stored one plus the end
+// (value + size, for functions rounded up to 32) of the last entry whose section index has the same
+// low byte. Both begin at 0. A name of 4096 bytes and more, or without NUL, counts as empty.
+//
+// (2) Targets. The symbols that lie in a section with SHF_ALLOC and an address, except SHF_TLS,
+// are sorted by address; of several at one address that of nonzero size, then the first counts.
+// The pool holds further targets, after the symbol that they follow: the number of symbols
+// to go on (from the first), the number of targets, and for each its distance from the one before
+// it, the first from the symbol.
+//
+// (3) Dictionaries. The function name table and the pc table of .gopclntab (magic 0xfffffff0 and
+// 0xfffffff1) are cut into entries: strings with their NUL, and tables with the 0 that ends them, the
+// last entry ending with the table. At most 1024 + len(body)/64 entries count. An
+// entry's label is the highest 28 bits of its FNV-1a hash of 64 bits.
+//
+// (4) Labels of targets, 28 bits, on arm64 24, the lowest bits of a 32-bit hash, by the first of
+// these rules that fits. H(x) is the upper half of the FNV-1a hash of 64 bits, S the symbol
+// at or before the target, d the distance from it. The types are the bytes from runtime.types (or type:*,
+// type.*) to the next symbol, a container is a symbol whose name ends in ".*".
+//
+//   - A type, which is an address in the types, divisible by 8, with a valid tflag (< 64), alignment (1,
+//     2, 4 or 8, twice) and kind (1 to 26 in its lower 5 bits) at bytes 20 to 23 of 48: H of six bytes,
+//     tflag & 2, kind & 31 and the word at 40.
+//   - The list 80 or 96 bytes behind the last type, if that is a struct or interface: the type's label
+//     plus the distance.
+//   - d = 0, or a target neither in the types nor behind a container: H(name of S) + d.
+//   - Otherwise H of the bytes from the target to the next target, but at most 64 in the types, 1024 behind
+//     go:func.* (or go.func.*), 256 behind others.
+//
+// Labels are given in ascending order of targets, types and lists after all others. Where a label is
+// taken, in a dictionary too, the next free of the 255 after it is, and else there is none.
+//
+// (5) Fields. A field is replaced if it holds a label that exists, unless it is an exception. The
+// exceptions of a group are numbers of fields passed since the last exception. A label is written as
+// 0x40000000 + label unless said otherwise. The groups and their fields, in order:
+//
+// First, the words divisible by 4 of go:func.* up to the next symbol: labels of function names, for offsets
+// in their table. Then, for every function in the function table: its entry is stored as the
+// difference from the next function symbol's after the last entry (without exceptions), its record's offset
+// from the end of the last record. In records, the entry is stored as difference from that one and the
+// compilation unit from the last record's; the name is 0 for the symbol's name, else a label; pcsp,
+// pcfile, pcln and pcdata are 0x00000001 for the end of the furthest pc table used so far, else
+// labels; funcdata are labels of go:func.* plus the offset. A record that begins before the end of the
+// last one is passed over. runtime.findfunctab is the difference from what follows from the entries.
+//
+// Second, the code, from every function symbol of nonzero size to its end or the next function symbol.
+// On amd64 the displacements of CALL rel32, JMP rel32, Jcc rel32 and of operands relative to RIP. On
+// arm64 those of B and BL, where a label is written as 1<<24 + label, and of ADRP where ADD or
+// a load or store with unsigned offset follows that uses its register: 1<<19 + label>>12 pages in
+// the first, the rest of the label in the 12 bits of the second.
+//
+// Third, the data: all mapped sections without SHF_EXECINSTR but .gopclntab. In .typelink every
+// word is an offset from the types, written 0x50000000 + label. Elsewhere every 8 bytes at addresses divisible by 8 may be an
+// address, unless they lie in go:string.* or touch go:func.* or findfunctab; in the types, where they are
+// none, both words may be offsets: from the types as before, from runtime.text with 0x60000000.
+//
+// Fourth, in the parts, every 8 bytes at any offset whose upper half is 0 and which exceed 0xffff may
+// be an address. The search goes on behind a field that was replaced, and else a byte further.
+//
+// (6) The parts are compressed with zlib as compress/zlib does at BestSpeed, and written to their
+// places. This ties such programs (those of Go 1.20 and before carry compressed DWARF) to the bytes that
+// compress/zlib makes; a test pins them.
+package goprog

@@ -1,0 +1,344 @@
+package goprog
+
+import (
+	"bytes"
+	"encoding/binary"
+	"errors"
+	"fmt"
+	"slices"
+	"sync"
+)
+
+const version = 1
+
+// Errors that Inverse's own wrap.
+var (
+	// ErrCorrupt means that the bytes are not what Forward made.
+	ErrCorrupt = errors.New("corrupt filtered program")
+	// ErrTooLarge means that the program is longer than the caller allows.
+	ErrTooLarge = errors.New("filtered program is larger than allowed")
+)
+
+func errCorrupt(what string) error { return fmt.Errorf("%w: %s", ErrCorrupt, what) }
+
+// Forward returns a program with its references made independent of addresses, and whether that
+// could be done. Where it reports true, Inverse was tried and gave plain again.
+func Forward(plain []byte) (filtered []byte, ok bool) {
+	filtered, err := forward(plain)
+	if err != nil {
+		return nil, false
+	}
+	back, err := Inverse(filtered, len(plain))
+	if err != nil || !bytes.Equal(back, plain) {
+		return nil, false
+	}
+	return filtered, true
+}
+
+func forward(plain []byte) ([]byte, error) {
+	img, err := parse(slices.Clone(plain))
+	if err != nil {
+		return nil, err
+	}
+	img.loadSymbols()
+	parts := img.inflate()
+	w := newWalker(img)
+	w.loadFunctions()
+	enc := &encoder{w: w}
+	extra := enc.collect()
+	if len(extra) > img.maxTargets() {
+		return nil, errUnknown
+	}
+	enc.inlineNames()
+	enc.labels = newLabels(img, extra, enc.typeName)
+	w.functions(enc, enc.labels, false)
+	enc.endGroup()
+	w.text(enc.visit)
+	enc.endGroup()
+	w.words(enc.visit)
+	enc.endGroup()
+	enc.debug()
+	enc.endGroup()
+	pool := appendPool(nil, img, extra)
+	img.filterSymtab(false)
+
+	out := make([]byte, 0, len(img.b)+len(pool)+len(enc.groups)+64)
+	out = append(out, version)
+	out = binary.AppendUvarint(out, uint64(len(plain)))
+	out = binary.AppendUvarint(out, uint64(len(parts)))
+	for _, p := range parts {
+		out = binary.AppendUvarint(out, uint64(p.from))
+		out = binary.AppendUvarint(out, uint64(p.to-p.from))
+		out = binary.AppendUvarint(out, uint64(p.size))
+	}
+	out = append(out, img.b...)
+	out = binary.AppendUvarint(out, uint64(len(pool)))
+	out = append(out, pool...)
+	return append(out, enc.groups...), nil
+}
+
+// Inverse returns the program that Forward was given. It takes about 2 bytes of memory per byte of
+// filtered, up to 8 of a hostile one, and refuses programs of more than maxPlain bytes before taking
+// any. The caller must verify the result: bytes that Forward did not make may give anything.
+func Inverse(filtered []byte, maxPlain int) ([]byte, error) {
+	r := reader{b: filtered}
+	if v := r.bytes(1); r.err != nil || v[0] != version {
+		return nil, errCorrupt("version")
+	}
+	n := r.uvarint()
+	if r.err == nil && (maxPlain < 0 || n > uint64(maxPlain)) {
+		return nil, fmt.Errorf("%w: %d, allowed %d", ErrTooLarge, n, maxPlain)
+	}
+	parts, size := readParts(&r, n)
+	body := r.bytes(n + size)
+	pool := reader{b: r.bytes(r.uvarint())}
+	if r.err != nil {
+		return nil, r.err
+	}
+	body = slices.Clone(body)
+	img, err := parse(body[:n])
+	if err != nil {
+		return nil, errCorrupt(err.Error())
+	}
+	if slices.ContainsFunc(parts, func(p part) bool { return img.mapsFile(p.from, p.to) }) {
+		return nil, errCorrupt("compressed section")
+	}
+	img.b = body
+	img.setParts(int(n), parts)
+	img.filterSymtab(true)
+	img.loadSymbols()
+	extra, err := readPool(&pool, img)
+	if err != nil {
+		return nil, err
+	}
+	if !img.restore(extra, parts, &r) {
+		return nil, errCorrupt("references or compressed section")
+	}
+	return img.b[:n:n], nil
+}
+
+// restore is the inverse of what forward did behind the symbol table. The groups of fields lie in
+// different sections, so each is restored on a goroutine of its own: 1.6 times as fast on two cores.
+func (img *image) restore(extra []uint64, parts []part, r *reader) bool {
+	w := newWalker(img)
+	var wg sync.WaitGroup
+	wg.Go(w.loadFunctions)
+	l := newLabels(img, extra, w.typeName)
+	wg.Wait()
+	group := func(f func(*decoder)) {
+		d := &decoder{w: w, labels: l, r: reader{b: r.bytes(r.uvarint())}}
+		wg.Go(func() {
+			d.advance()
+			f(d)
+		})
+	}
+	fits := true
+	group(func(d *decoder) {
+		d.inlineNames()
+		w.functions(d, l, true)
+	})
+	group(func(d *decoder) { w.text(d.visit) })
+	group(func(d *decoder) { w.words(d.visit) })
+	group(func(d *decoder) {
+		w.debug(d.visit)
+		fits = img.deflateParts(parts)
+	})
+	wg.Wait()
+	return fits && r.err == nil && len(r.b) == 0
+}
+
+// readParts returns the inflated sections of a file of n bytes, and their length together, which
+// may still be more than there is.
+func readParts(r *reader, n uint64) (parts []part, size uint64) {
+	last := uint64(0)
+	for range r.uvarint() {
+		from, length, plain := r.uvarint(), r.uvarint(), r.uvarint()
+		if r.err != nil || from < last || from > n || length > n-from || plain > uint64(len(r.b)) {
+			r.fail()
+			return nil, 0
+		}
+		last = from + length
+		size += plain
+		parts = append(parts, part{int(from), int(from + length), int(plain)})
+	}
+	return parts, size
+}
+
+// encoder replaces fields by labels and notes where that must not be undone.
+type encoder struct {
+	w          *walker
+	labels     *labels
+	kinds      *typeFields
+	exceptions []byte
+	since      uint64 // fields since the last exception
+	groups     []byte // exceptions of the groups that are done
+}
+
+// step counts a field, which is an exception if it looks like a label and is none.
+func (e *encoder) step(exception bool) {
+	if exception {
+		e.exceptions = binary.AppendUvarint(e.exceptions, e.since)
+		e.since = 0
+		return
+	}
+	e.since++
+}
+
+// endGroup begins the next of the groups of fields that a decoder takes on side by side.
+func (e *encoder) endGroup() {
+	e.groups = binary.AppendUvarint(e.groups, uint64(len(e.exceptions)))
+	e.groups = append(e.groups, e.exceptions...)
+	e.exceptions, e.since = nil, 0
+}
+
+// collect returns the targets that are not symbols.
+func (e *encoder) collect() []uint64 {
+	w := e.w
+	c := &collector{w: w}
+	w.text(c.visit)
+	w.words(c.visit)
+	if w.tab != nil {
+		w.tab.funcdata(func(_ int, addr uint64) {
+			if addr >= w.goFuncFrom && addr < w.goFuncTo {
+				c.found = append(c.found, addr)
+			}
+		})
+	}
+	add := func(t uint64) { c.found = append(c.found, t) }
+	e.kinds = &typeFields{img: w.img, from: w.typesFrom, to: w.typesTo, text: w.textBase, found: add}
+	e.kinds.kind = make([]fieldKind, (w.typesTo-w.typesFrom)/4+1)
+	e.kinds.scan(sorted(c.found))
+	c.found = sorted(c.found)
+	return slices.DeleteFunc(c.found, func(t uint64) bool {
+		i, ok := w.img.symbolAt(t)
+		return !ok || w.img.symbols[i].addr == t
+	})
+}
+
+func sorted(t []uint64) []uint64 {
+	t = slices.Clone(t)
+	slices.Sort(t)
+	return slices.Compact(t)
+}
+
+func (e *encoder) visit(f field) bool {
+	label, ok := noLabel, true
+	addr := f.sec.addr + uint64(f.off-f.sec.off)
+	if f.kind == fieldTypeOff && f.sec.name != ".typelink" {
+		if kind := e.kinds.at(addr); kind == fieldTypeOff || kind == fieldTextOff {
+			f.kind = kind
+		} else {
+			ok = false
+		}
+	} else if f.kind == fieldAddress {
+		ok = e.kinds.at(addr) == 0 && e.kinds.at(addr+4) == 0
+	}
+	if ok {
+		var t uint64
+		if t, ok = e.w.target(f); ok && !overlaps(e.labels.hashed, f.off, 8) {
+			label = e.labels.of(t)
+		}
+	}
+	if label != noLabel {
+		e.w.setLabel(f, label)
+		e.step(false)
+		return true
+	}
+	v, _, looks := e.w.label(f, e.labels.bits)
+	e.step(looks && e.labels.index(v) >= 0)
+	return false
+}
+
+// typeName returns what visit will make of the type's name offset.
+func (e *encoder) typeName(l *labels, t uint64) uint32 {
+	s := e.w.img.at(t)
+	f := field{kind: fieldTypeOff, off: s.off + int(t-s.addr) + typeStr, sec: s}
+	kind := &e.kinds.kind[(t+typeStr-e.w.typesFrom)/4]
+	if name, ok := e.w.target(f); ok && *kind == fieldTypeOff && !overlaps(l.hashed, f.off, 8) {
+		if label := l.of(name); label != noLabel {
+			return labelBase | 1<<28 | label
+		}
+	}
+	*kind = fieldPlain
+	return e.w.typeName(l, t)
+}
+
+// typeName returns the type's name offset as it is.
+func (w *walker) typeName(_ *labels, t uint64) uint32 {
+	return binary.LittleEndian.Uint32(w.img.data(t)[typeStr:])
+}
+
+// decoder replaces labels by what they stand for.
+type decoder struct {
+	w      *walker
+	labels *labels
+	r      reader
+	next   uint64 // fields until the next exception
+}
+
+func (d *decoder) advance() {
+	d.next = ^uint64(0)
+	if len(d.r.b) > 0 {
+		d.next = d.r.uvarint()
+	}
+}
+
+// step counts a field and reports whether it is an exception.
+func (d *decoder) step() bool {
+	if d.next == 0 {
+		d.advance()
+		return true
+	}
+	d.next--
+	return false
+}
+
+func (d *decoder) visit(f field) bool {
+	if d.step() {
+		return false
+	}
+	v, kind, ok := d.w.label(f, d.labels.bits)
+	if !ok {
+		return false
+	}
+	i := d.labels.index(v)
+	if i < 0 {
+		return false
+	}
+	f.kind = kind
+	d.w.setTarget(f, d.labels.targets[i])
+	return true
+}
+
+// reader takes values off the front of a slice; err is set once for all that follows.
+type reader struct {
+	b   []byte
+	err error
+}
+
+func (r *reader) uvarint() uint64 {
+	v, n := binary.Uvarint(r.b)
+	if n <= 0 {
+		r.fail()
+		return 0
+	}
+	r.b = r.b[n:]
+	return v
+}
+
+func (r *reader) bytes(n uint64) []byte {
+	if n > uint64(len(r.b)) {
+		r.fail()
+		return nil
+	}
+	b := r.b[:n]
+	r.b = r.b[n:]
+	return b
+}
+
+func (r *reader) fail() {
+	r.b = nil
+	if r.err == nil {
+		r.err = errCorrupt("too short")
+	}
+}

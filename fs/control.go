@@ -1,0 +1,384 @@
+package fs
+
+import (
+	"bufio"
+	"context"
+	"crypto/sha256"
+	"encoding/hex"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"net"
+	"os"
+	"path/filepath"
+	"strings"
+	"sync"
+	"time"
+
+	"golang.org/x/sys/unix"
+)
+
+// A mount answers questions about itself on a Unix socket, which only its
+// owner and root may open. Its name follows from the mountpoint and the
+// device number, so that who asks need not touch the mount, which may hang.
+//
+// A question is a line of JSON, [question]; the answers are lines of JSON,
+// [answer], the last of which has End set. Hanging up ends the work.
+
+var (
+	// ErrNoSocket is returned where a mount cannot be asked.
+	ErrNoSocket = errors.New("the mount cannot be asked")
+	// ErrRefused is returned where the mount belongs to somebody else.
+	ErrRefused = errors.New("only the owner of the mount and root may ask it")
+)
+
+type question struct {
+	Do   string `json:"do"` // "stats" or "warm"
+	Warm *Warm  `json:"warm,omitempty"`
+}
+
+type answer struct {
+	Error   string   `json:"error,omitempty"`
+	Stats   *Stats   `json:"stats,omitempty"`
+	Files   int      `json:"files,omitempty"` // to be loaded
+	Bytes   int64    `json:"bytes,omitempty"`
+	Missing []string `json:"missing,omitempty"`
+	Read    string   `json:"read,omitempty"` // a file for the asker to read
+	Hot     string   `json:"hot,omitempty"`  // one that is in the hot layer now
+	Size    int64    `json:"size,omitempty"` // of either
+	End     bool     `json:"end,omitempty"`
+}
+
+const (
+	maxQuestion   = 4 << 20
+	maxAskers     = 16
+	questionWait  = 10 * time.Second
+	answerWait    = time.Minute // for the asker to take it
+	socketSuffix  = ".sock"
+	socketDirMode = 0o700
+)
+
+// SocketName is the name of a mount's socket: device is MAJOR:MINOR as in
+// /proc/self/mountinfo.
+func SocketName(dir, device string) string {
+	sum := sha256.Sum256([]byte(dir + "\x00" + device))
+	return hex.EncodeToString(sum[:12]) + socketSuffix
+}
+
+// CheckRunDir says whether a folder is private to a user, so that nobody else
+// can put a socket there.
+func CheckRunDir(dir string, uid int) error {
+	var st unix.Stat_t
+	if err := unix.Lstat(dir, &st); err != nil {
+		return &os.PathError{Op: "stat", Path: dir, Err: err}
+	}
+	if st.Mode&unix.S_IFMT != unix.S_IFDIR || int(st.Uid) != uid || st.Mode&0o077 != 0 {
+		return fmt.Errorf("%s is not private to user %d", dir, uid)
+	}
+	return nil
+}
+
+// control is the listening side.
+type control struct {
+	listener *net.UnixListener
+	stop     context.CancelFunc
+	serving  sync.WaitGroup
+}
+
+// listen makes the socket of the mount below dir.
+func (s *Server) listen(dir string) error {
+	b, err := os.ReadFile("/proc/self/mountinfo")
+	if err != nil {
+		return err
+	}
+	device, ok := mountDevice(string(b), s.dir)
+	if !ok {
+		return fmt.Errorf("%s is not in /proc/self/mountinfo", s.dir)
+	}
+	if err := os.Mkdir(dir, socketDirMode); err != nil && !errors.Is(err, os.ErrExist) {
+		return err
+	}
+	if err := CheckRunDir(dir, os.Geteuid()); err != nil {
+		return err
+	}
+	sweepSockets(dir)
+	l, err := net.ListenUnix("unix", &net.UnixAddr{Name: filepath.Join(dir, SocketName(s.dir, device)), Net: "unix"})
+	if err != nil {
+		return err
+	}
+	if err := os.Chmod(l.Addr().String(), 0o600); err != nil {
+		l.Close()
+		return err
+	}
+	ctx, stop := context.WithCancel(context.Background())
+	s.control = &control{listener: l, stop: stop}
+	s.control.serving.Go(func() { s.accept(ctx, l) })
+	return nil
+}
+
+// sweepSockets removes what killed mounts left.
+func sweepSockets(dir string) {
+	left, _ := filepath.Glob(filepath.Join(dir, "*"+socketSuffix))
+	for _, name := range left {
+		c, err := net.DialTimeout("unix", name, time.Second)
+		if err == nil {
+			c.Close()
+		} else if errors.Is(err, unix.ECONNREFUSED) {
+			_ = os.Remove(name) // else the next mount tries
+		}
+	}
+}
+
+func (c *control) close() {
+	if c != nil {
+		c.stop()
+		c.listener.Close() // removes the socket
+		c.serving.Wait()
+	}
+}
+
+func (s *Server) accept(ctx context.Context, l *net.UnixListener) {
+	askers := make(chan struct{}, maxAskers)
+	for {
+		c, err := l.AcceptUnix()
+		if errors.Is(err, net.ErrClosed) {
+			return
+		}
+		if err != nil { // too many open files, say
+			s.log.Warn("asker could not be let in", "err", err)
+			select {
+			case <-ctx.Done():
+				return
+			case <-time.After(time.Second):
+			}
+			continue
+		}
+		select {
+		case askers <- struct{}{}:
+		default:
+			c.Close()
+			continue
+		}
+		s.control.serving.Go(func() {
+			defer func() { <-askers }()
+			defer c.Close()
+			stop := context.AfterFunc(ctx, func() { c.Close() })
+			defer stop()
+			s.attend(ctx, c)
+		})
+	}
+}
+
+// asker writes answers.
+type asker struct {
+	c   *net.UnixConn
+	enc *json.Encoder
+	err error // the first; he is gone then
+}
+
+func (a *asker) tell(m answer) {
+	if a.err == nil {
+		_ = a.c.SetWriteDeadline(time.Now().Add(answerWait)) // fails with the write
+		a.err = a.enc.Encode(m)
+	}
+}
+
+func (s *Server) attend(ctx context.Context, c *net.UnixConn) {
+	a := &asker{c: c, enc: json.NewEncoder(c)}
+	uid, err := peer(c)
+	if err != nil || uid != 0 && uid != s.owner.Uid {
+		s.counters.refused.Add(1)
+		a.tell(answer{Error: ErrRefused.Error(), End: true})
+		return
+	}
+	_ = c.SetReadDeadline(time.Now().Add(questionWait)) // fails with the read
+	line, err := bufio.NewReader(io.LimitReader(c, maxQuestion)).ReadBytes('\n')
+	if err != nil {
+		return
+	}
+	_ = c.SetReadDeadline(time.Time{})
+	var q question
+	switch err := json.Unmarshal(line, &q); {
+	case err != nil:
+		a.tell(answer{Error: "not a question: " + err.Error(), End: true})
+	case q.Do == "stats":
+		st := s.Stats()
+		a.tell(answer{Stats: &st, End: true})
+	case q.Do == "warm" && q.Warm != nil:
+		s.attendWarm(ctx, a, *q.Warm)
+	default:
+		a.tell(answer{Error: fmt.Sprintf("no question %q", q.Do), End: true})
+	}
+}
+
+func (s *Server) attendWarm(ctx context.Context, a *asker, w Warm) {
+	p, err := s.plan(w)
+	if err != nil {
+		a.tell(answer{Error: err.Error(), End: true})
+		return
+	}
+	defer p.hush()()
+	// A read returns when the asker hangs up, and not before.
+	ctx, cancel := context.WithCancel(ctx)
+	defer cancel()
+	gone := make(chan struct{})
+	go func() {
+		defer close(gone)
+		_, _ = a.c.Read(make([]byte, 1))
+		cancel()
+	}()
+	defer func() { a.c.Close(); <-gone }()
+
+	a.tell(answer{Files: len(p.files), Bytes: p.bytes, Missing: p.missing})
+	rest := s.heat(ctx, p, func(f warmFile) { a.tell(answer{Hot: f.path, Size: f.inode.size}) })
+	for _, f := range rest {
+		a.tell(answer{Read: f.path, Size: f.inode.size})
+	}
+	a.tell(answer{End: true})
+	if a.err == nil {
+		<-ctx.Done() // he reads the files meanwhile
+	}
+}
+
+// peer is the user at the other end.
+func peer(c *net.UnixConn) (uid uint32, err error) {
+	raw, err := c.SyscallConn()
+	if err != nil {
+		return 0, err
+	}
+	var cred *unix.Ucred
+	if ctl := raw.Control(func(fd uintptr) {
+		cred, err = unix.GetsockoptUcred(int(fd), unix.SOL_SOCKET, unix.SO_PEERCRED)
+	}); ctl != nil {
+		return 0, ctl
+	}
+	if err != nil {
+		return 0, err
+	}
+	return cred.Uid, nil
+}
+
+// Asker asks a mount, also one of another process.
+type Asker struct{ c *net.UnixConn }
+
+// Ask connects to the socket of a mount that belongs to a user. The error is
+// ErrNoSocket where none answers, or ErrRefused.
+func Ask(ctx context.Context, socket string, owner int) (*Asker, error) {
+	if err := CheckRunDir(filepath.Dir(socket), owner); err != nil {
+		return nil, askError(err)
+	}
+	var d net.Dialer
+	c, err := d.DialContext(ctx, "unix", socket)
+	if err != nil {
+		return nil, askError(err)
+	}
+	u := c.(*net.UnixConn)
+	// The daemon is who it says: nobody else learns what is asked.
+	if uid, err := peer(u); err != nil || int(uid) != owner && uid != 0 {
+		c.Close()
+		return nil, fmt.Errorf("%w: another user listens (%v)", ErrNoSocket, err)
+	}
+	return &Asker{u}, nil
+}
+
+func askError(err error) error {
+	switch {
+	case errors.Is(err, unix.EACCES), errors.Is(err, unix.EPERM):
+		return ErrRefused
+	case errors.Is(err, unix.ECONNREFUSED):
+		return fmt.Errorf("%w: its process is gone", ErrNoSocket)
+	case errors.Is(err, os.ErrNotExist):
+		return fmt.Errorf("%w: it has no socket (it could not make one; its log says why)", ErrNoSocket)
+	}
+	return fmt.Errorf("%w: %w", ErrNoSocket, err)
+}
+
+// Close hangs up.
+func (a *Asker) Close() error { return a.c.Close() }
+
+// ask sends a question and passes every answer to each.
+func (a *Asker) ask(ctx context.Context, q question, each func(answer)) error {
+	stop := context.AfterFunc(ctx, func() { a.c.Close() })
+	defer stop()
+	b, err := json.Marshal(q)
+	if err != nil {
+		return err
+	}
+	if len(b)+1 > maxQuestion {
+		return errors.New("the list of paths is too long for one question")
+	}
+	if _, err := a.c.Write(append(b, '\n')); err != nil {
+		return err
+	}
+	for d := json.NewDecoder(a.c); ; {
+		var m answer
+		if err := d.Decode(&m); err != nil {
+			if ctx.Err() != nil {
+				return ctx.Err()
+			}
+			return fmt.Errorf("%w: it hung up (%w)", ErrNoSocket, err)
+		}
+		switch {
+		case m.Error == ErrRefused.Error():
+			return ErrRefused
+		case m.Error != "":
+			return errors.New(m.Error)
+		}
+		each(m)
+		if m.End {
+			return nil
+		}
+	}
+}
+
+// Stats asks for the counters.
+func (a *Asker) Stats(ctx context.Context) (st Stats, err error) {
+	err = a.ask(ctx, question{Do: "stats"}, func(m answer) {
+		if m.Stats != nil {
+			st = *m.Stats
+		}
+	})
+	return st, err
+}
+
+// Warming is what a mount has to say to a Warm.
+type Warming struct {
+	Files   int
+	Bytes   int64
+	Missing []string   // paths that are not there, with their version
+	Hot     int        // files that are in the hot layer now
+	Read    []WarmFile // files for the caller to read through the mount
+}
+
+// WarmFile is a file that has to be read to be loaded.
+type WarmFile struct {
+	Path string // relative to the mount
+	Size int64
+}
+
+// Warm has the mount load what it can and says what is left to the caller.
+// Until the asker is closed, the mount does not take those reads for use.
+// begin gets the number of bytes there are to load, loaded that of each file.
+func (a *Asker) Warm(ctx context.Context, w Warm, begin, loaded func(int64)) (r Warming, err error) {
+	err = a.ask(ctx, question{Do: "warm", Warm: &w}, func(m answer) {
+		switch {
+		case m.Hot != "":
+			r.Hot++
+			loaded(m.Size)
+		case m.Read != "":
+			if safePath(m.Read) {
+				r.Read = append(r.Read, WarmFile{m.Read, m.Size})
+			}
+		case !m.End:
+			r.Files, r.Bytes, r.Missing = m.Files, m.Bytes, m.Missing
+			begin(m.Bytes)
+		}
+	})
+	return r, err
+}
+
+// safePath keeps what the mount says below the mount.
+func safePath(name string) bool {
+	return filepath.IsLocal(name) && !strings.Contains(name, "\x00")
+}
