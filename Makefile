@@ -3,7 +3,7 @@ STATICCHECK = honnef.co/go/tools/cmd/staticcheck@v0.8.2
 FUZZTIME ?= 5s
 DEMO ?= /tmp/gofs-demo
 
-.PHONY: build install demo check vet test fuzz clean
+.PHONY: build install demo check vet test fuzz bench bench-short clean
 
 build:
 	CGO_ENABLED=0 $(GO) build -o gofs ./cmd/gofs
@@ -29,6 +29,16 @@ test:
 # fuzz gives every fuzz target FUZZTIME.
 fuzz:
 	@bench/fuzz.sh $(FUZZTIME)
+
+# bench measures gofs beside its peers and writes bench/report. It needs root,
+# an hour, 6 GB and a machine that does nothing else; go run ./bench -h has
+# the choices that BENCHFLAGS can make.
+bench:
+	$(GO) run ./bench $(BENCHFLAGS)
+
+# bench-short is a look of some minutes.
+bench-short:
+	$(GO) run ./bench -short $(BENCHFLAGS)
 
 clean:
 	rm -f gofs

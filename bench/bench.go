@@ -207,6 +207,11 @@ func (b *bench) present() []*peer {
 	return slices.DeleteFunc(slices.Clone(b.peers), func(p *peer) bool { return p.Missing != "" })
 }
 
+// among are the peers that take part and are named; all where none is named.
+func (b *bench) among(names []string) []*peer {
+	return slices.DeleteFunc(b.present(), func(p *peer) bool { return len(names) > 0 && !slices.Contains(names, p.Name) })
+}
+
 func (b *bench) peer(name string) *peer {
 	for _, p := range b.peers {
 		if p.Name == name && p.Missing == "" {
@@ -234,7 +239,7 @@ func (b *bench) leave() error {
 }
 
 // unmount retries: the kernel closes the files of a process a moment after it
-// is gone.
+// is gone. That nothing is mounted is no error.
 func unmount(dir string) error {
 	var err error
 	for range 50 {
@@ -243,14 +248,17 @@ func unmount(dir string) error {
 		}
 		time.Sleep(20 * time.Millisecond)
 	}
-	if err != nil {
+	if err != nil && !errors.Is(err, unix.EINVAL) {
 		return fmt.Errorf("unmount %s: %w", dir, err)
 	}
 	return nil
 }
 
 // dropCaches empties the page cache and the caches of names and inodes.
-func dropCaches() error {
+func (b *bench) dropCaches() error {
+	if b.keepCaches {
+		return nil
+	}
 	unix.Sync()
 	return os.WriteFile("/proc/sys/vm/drop_caches", []byte("3\n"), 0)
 }

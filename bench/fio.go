@@ -56,6 +56,7 @@ func (b *bench) measureFio(ctx context.Context) error {
 			return err
 		}
 	}
+	peers := b.among(b.fioPeers)
 	for _, r := range fioRuns() {
 		for _, jobs := range r.jobs {
 			name := fioName(r.file, jobs)
@@ -68,7 +69,7 @@ func (b *bench) measureFio(ctx context.Context) error {
 					rounds = b.coldRounds
 				}
 				exec := func(ctx context.Context, p *peer) (sample, error) { return b.fio(ctx, p, r.file, jobs, m) }
-				if err := b.interleave(ctx, name, m, rounds, b.present(), nil, exec); err != nil {
+				if err := b.interleave(ctx, name, m, rounds, peers, nil, exec); err != nil {
 					return err
 				}
 			}
@@ -84,12 +85,16 @@ func (b *bench) fio(ctx context.Context, p *peer, file string, jobs int, m mode)
 	if err != nil {
 		return sample{}, err
 	}
+	runtime := b.fioRuntime
+	if m != warm {
+		runtime = "1h" // fio ends a job after it, also one that is not timed
+	}
 	flag := map[bool]string{true: "1", false: "0"}
 	cmd := exec.CommandContext(ctx, "fio", "--readonly", "--output-format=json", b.path("fio", file+".fio"))
 	cmd.Dir = b.path("fio")
 	cmd.Env = append(os.Environ(),
 		"FILE="+program, "DIR="+b.goroot+"/src/net", fmt.Sprintf("JOBS=%d", jobs),
-		"DIRECT="+flag[m == direct], "TIMED="+flag[m == warm], "RUNTIME="+b.fioRuntime)
+		"DIRECT="+flag[m == direct], "TIMED="+flag[m == warm], "RUNTIME="+runtime)
 	s, out, err := b.timed(p, cmd)
 	if err != nil {
 		return s, err
@@ -108,15 +113,12 @@ func (b *bench) fio(ctx context.Context, p *peer, file string, jobs int, m mode)
 					Percentile map[string]float64 `json:"percentile"`
 				} `json:"clat_ns"`
 			} `json:"read"`
-			User   float64 `json:"usr_cpu"` // percent of RunMS
-			System float64 `json:"sys_cpu"`
-			RunMS  float64 `json:"job_runtime"`
 		} `json:"jobs"`
 	}
 	if err := json.Unmarshal(out, &report); err != nil {
 		return s, fmt.Errorf("fio's report: %w", err)
 	}
-	if len(report.Jobs) != 1 || report.Jobs[0].Error != 0 || report.Jobs[0].Read.Bytes == 0 {
+	if len(report.Jobs) != 1 || report.Jobs[0].Error != 0 || report.Jobs[0].Read.Bandwidth == 0 {
 		return s, errors.New("fio read nothing")
 	}
 	j := report.Jobs[0]

@@ -18,6 +18,7 @@ import (
 	"os"
 	"os/signal"
 	"path/filepath"
+	"slices"
 	"strings"
 	"syscall"
 )
@@ -31,11 +32,15 @@ type options struct {
 	groups     []string
 	workloads  []string // empty: all
 	peers      []string // empty: all
-	heavyPeers []string // those that compile from nothing
-	rounds     int      // warm
-	coldRounds int      // cold, and whatever takes seconds
-	variants   int      // versions of the large store
+	heavyPeers []string // of workloads that compile from nothing
+	goPeers    []string // of the go command's other workloads; empty: all
+	fioPeers   []string // of fio jobs; empty: all
+	heavyModes []string
+	rounds     int // warm
+	coldRounds int // cold, and whatever takes seconds
+	variants   int // versions of the large store
 	fioRuntime string
+	keepCaches bool
 	dir        string // work folder's parent
 	out        string
 	summary    string
@@ -69,7 +74,7 @@ func parse(args []string, w io.Writer) (options, error) {
 	f := flag.NewFlagSet("bench", flag.ContinueOnError)
 	f.SetOutput(w)
 	var short bool
-	var releases, groups, workloads, peers, heavy string
+	var releases, groups, workloads, peers, heavy, modes, goPeers, fio string
 	f.BoolVar(&short, "short", false, "a run of some minutes: two releases, fewer rounds, the disk as the only peer, nothing that compiles from nothing")
 	f.StringVar(&o.gofs, "gofs", "", "`PROGRAM` to measure (default: built from this module)")
 	f.StringVar(&o.toolchains, "toolchains", os.Getenv("GOFS_TEST_TOOLCHAINS"), "`FOLDER` of release tarballs; what is not there comes from the module proxy (default $GOFS_TEST_TOOLCHAINS)")
@@ -79,10 +84,14 @@ func parse(args []string, w io.Writer) (options, error) {
 	f.StringVar(&workloads, "workloads", "", "workloads to run, `LIST` of beginnings of names with commas (default all)")
 	f.StringVar(&peers, "peers", "", "peers to run, `LIST` with commas; gofs and disk always do (default all)")
 	f.StringVar(&heavy, "heavy-peers", "", "peers of the workloads that compile from nothing, `LIST` with commas (default gofs and disk)")
+	f.StringVar(&modes, "heavy-modes", "warm,cold", "modes of the workloads that compile from nothing")
+	f.StringVar(&goPeers, "go-peers", "", "peers of the go command's other workloads, `LIST` with commas (default all)")
+	f.StringVar(&fio, "fio-peers", "", "peers of the fio jobs, `LIST` with commas (default all)")
 	f.IntVar(&o.rounds, "rounds", 11, "rounds of a warm workload, at least 5 for a report")
 	f.IntVar(&o.coldRounds, "cold-rounds", 5, "rounds of a cold or a slow workload, at least 5 for a report")
 	f.IntVar(&o.variants, "variants", 200, "versions in the store of the group variants")
 	f.StringVar(&o.fioRuntime, "fio-runtime", "300ms", "length of a warm fio job")
+	f.BoolVar(&o.keepCaches, "keep-caches", false, "do not drop the machine's caches: cold is only a fresh daemon then")
 	f.StringVar(&o.dir, "dir", os.TempDir(), "`FOLDER` on the file system to compare with; takes 6 GB for the time of the run")
 	f.StringVar(&o.out, "out", "bench/report", "`FOLDER` for the report")
 	f.StringVar(&o.summary, "summary", "", "`FILE` for a summary of the report")
@@ -108,16 +117,17 @@ func parse(args []string, w io.Writer) (options, error) {
 		}
 	}
 	o.releases, o.groups, o.workloads = list(releases), list(groups), list(workloads)
-	o.peers, o.heavyPeers = list(peers), list(heavy)
+	o.peers, o.heavyPeers, o.fioPeers = list(peers), list(heavy), list(fio)
+	o.goPeers, o.heavyModes = list(goPeers), list(modes)
 	if len(o.heavyPeers) == 0 {
 		o.heavyPeers = []string{peerGofs, peerDisk}
 	}
 	for _, g := range o.groups {
-		if !contains(list(allGroups), g) {
+		if !slices.Contains(list(allGroups), g) {
 			return o, fmt.Errorf("-only: no group %q (there are %s)", g, allGroups)
 		}
 	}
-	if !contains(o.releases, o.release) {
+	if !slices.Contains(o.releases, o.release) {
 		return o, fmt.Errorf("-release %s is not one of -releases", o.release)
 	}
 	if o.rounds < 1 || o.coldRounds < 1 || o.variants < 1 {
@@ -127,16 +137,7 @@ func parse(args []string, w io.Writer) (options, error) {
 }
 
 func list(s string) []string {
-	return strings.FieldsFunc(s, func(r rune) bool { return r == ',' || r == ' ' })
-}
-
-func contains(l []string, s string) bool {
-	for _, x := range l {
-		if x == s {
-			return true
-		}
-	}
-	return false
+	return strings.FieldsFunc(s, func(r rune) bool { return r == ',' })
 }
 
 // run measures and reports.
@@ -151,6 +152,9 @@ func run(ctx context.Context, o options) (err error) {
 	defer func() { err = errors.Join(err, b.cleanup()) }()
 	if err := b.measure(ctx); err != nil {
 		return err
+	}
+	if o.keepCaches {
+		b.results.note("The caches were not dropped (-keep-caches): what is called cold is only a fresh mount.")
 	}
 	b.results.finish()
 	if err := b.results.write(o.out); err != nil {

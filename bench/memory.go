@@ -25,7 +25,7 @@ func (b *bench) measureMemory(ctx context.Context) error {
 		if err := p.fresh(ctx); err != nil {
 			return err
 		}
-		if err := dropCaches(); err != nil {
+		if err := b.dropCaches(); err != nil {
 			return err
 		}
 		rss, _, err := memory(p.pid())

@@ -12,6 +12,7 @@ import (
 	"path/filepath"
 	"slices"
 	"strings"
+	"syscall"
 	"time"
 
 	"golang.org/x/sys/unix"
@@ -197,6 +198,8 @@ func (b *bench) startDaemon(ctx context.Context, dir, name string, args ...strin
 	}
 	defer w.Close()
 	cmd.Stdout, cmd.Stderr = w, w
+	// Ctrl-C is for the harness, which unmounts.
+	cmd.SysProcAttr = &syscall.SysProcAttr{Setpgid: true}
 	if err := cmd.Start(); err != nil {
 		r.Close()
 		return nil, err

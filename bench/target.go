@@ -34,7 +34,7 @@ func verdict(ok bool) string {
 // targets compares the figures with what gofs promises.
 func (r *results) targets() []target {
 	var t []target
-	for _, w := range []string{"find", "go list std", "go build"} {
+	for _, w := range []string{"find", "go list std", "go build", "go link"} {
 		t = append(t, r.silence(w))
 	}
 	for _, w := range append(names(fileWorkloads()), names(goWorkloads())...) {
@@ -45,6 +45,7 @@ func (r *results) targets() []target {
 	t = append(t,
 		r.atMost("cat", cold, 0.9),
 		r.atMost("go build", cold, 1.0),
+		r.atMost("go link", cold, 1.0),
 		r.below("first go version, caches dropped, daemon fresh", median(r.find("go version", cold, peerGofs).values(wall)), 0.150, "s"),
 		r.atMost("go build -a", warm, 1.02),
 		r.atMost("go build -a", cold, 1.02))

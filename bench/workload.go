@@ -23,8 +23,9 @@ type workload struct {
 	name  string
 	what  string
 	modes []mode
-	// heavy workloads compile from nothing: only some peers run them, and in
-	// fewer rounds.
+	// peers that run it, nil for all.
+	peers []string
+	// heavy workloads compile from nothing, in fewer rounds.
 	heavy bool
 	// prepare runs before each execution, untimed.
 	prepare func(b *bench, p *peer) error
@@ -50,17 +51,19 @@ func goWorkloads() []workload {
 	tool := func(args ...string) func(context.Context, *bench, *peer) *exec.Cmd {
 		return func(ctx context.Context, b *bench, p *peer) *exec.Cmd { return b.goCommand(ctx, b.goCache(p), args...) }
 	}
-	both := []mode{warm, cold}
 	return []workload{
-		{name: "go version", what: "the first one after a mount, where cold", modes: both, command: tool("version")},
-		{name: "go list std", what: "every package of the standard library", modes: both, command: tool("list", "std")},
-		{name: "go build", what: "a net/http program, GOCACHE warm", modes: both, command: tool("build", "-o", os.DevNull, ".")},
-		{name: "go vet", what: "net/http, GOCACHE warm", modes: both, command: tool("vet", "net/http")},
-		{name: "go test", what: "go test -count=1 strings, GOCACHE warm", modes: both, command: tool("test", "-count=1", "strings")},
-		{name: "go build -a", what: "a net/http program, GOCACHE empty", modes: both, heavy: true,
+		{name: "go version", what: "the first one after a mount, where cold", modes: []mode{warm, cold}, command: tool("version")},
+		{name: "go list std", what: "every package of the standard library", modes: []mode{warm, cold}, command: tool("list", "std")},
+		{name: "go build", what: "a net/http program, up to date", modes: []mode{warm, cold}, command: tool("build", "-o", "hello", ".")},
+		{name: "go link", what: "go build of it, GOCACHE warm, the program deleted", modes: []mode{warm, cold},
+			prepare: func(b *bench, _ *peer) error { return os.RemoveAll(b.path("program", "hello")) },
+			command: tool("build", "-o", "hello", ".")},
+		{name: "go vet", what: "net/http, GOCACHE warm", modes: []mode{warm, cold}, command: tool("vet", "net/http")},
+		{name: "go test", what: "go test -count=1 strings, GOCACHE warm", modes: []mode{warm, cold}, command: tool("test", "-count=1", "strings")},
+		{name: "go build -a", what: "a net/http program, GOCACHE empty", modes: []mode{warm, cold}, heavy: true,
 			prepare: func(b *bench, _ *peer) error { return os.RemoveAll(b.path("cache", "empty")) },
 			command: func(ctx context.Context, b *bench, _ *peer) *exec.Cmd {
-				return b.goCommand(ctx, b.path("cache", "empty"), "build", "-o", os.DevNull, ".")
+				return b.goCommand(ctx, b.path("cache", "empty"), "build", "-o", "hello-a", ".")
 			}},
 	}
 }
@@ -120,6 +123,10 @@ func main() {
 func (b *bench) measureGo(ctx context.Context) error {
 	var loads []workload
 	for _, w := range goWorkloads() {
+		w.peers = b.goPeers
+		if w.heavy {
+			w.peers, w.modes = b.heavyPeers, slices.DeleteFunc(w.modes, func(m mode) bool { return !slices.Contains(b.heavyModes, string(m)) })
+		}
 		if b.wanted(w.name) {
 			loads = append(loads, w)
 		}
@@ -129,6 +136,9 @@ func (b *bench) measureGo(ctx context.Context) error {
 	}
 	b.logf("filling a GOCACHE")
 	first := b.goCache(b.peer(peerDisk))
+	if err := os.MkdirAll(first, 0o755); err != nil {
+		return err
+	}
 	if err := b.enter(b.peer(peerDisk)); err != nil {
 		return err
 	}
@@ -164,10 +174,7 @@ func (b *bench) measureWorkloads(ctx context.Context, loads []workload) error {
 		if !b.wanted(w.name) {
 			continue
 		}
-		peers := b.present()
-		if w.heavy {
-			peers = slices.DeleteFunc(peers, func(p *peer) bool { return !slices.Contains(b.heavyPeers, p.Name) })
-		}
+		peers := b.among(w.peers)
 		for _, m := range w.modes {
 			rounds := b.rounds
 			if m == cold || w.heavy {
@@ -202,7 +209,7 @@ func (b *bench) interleave(ctx context.Context, name string, m mode, rounds int,
 			}
 		}
 		if m == cold {
-			if err := dropCaches(); err != nil {
+			if err := b.dropCaches(); err != nil {
 				return s, err
 			}
 		}
@@ -217,31 +224,55 @@ func (b *bench) interleave(ctx context.Context, name string, m mode, rounds int,
 		return exec(ctx, p)
 	}
 	runs := make([]*measured, len(peers))
+	warmed := make([]string, len(peers)) // when each was warm, by cacheDrops
 	for i, p := range peers {
 		runs[i] = b.results.add(name, m, p.Name)
-		if m == cold {
-			continue
-		}
-		if _, err := once(p); err != nil { // what it reads is in the caches now
-			runs[i].Error = firstLine(err.Error())
-		}
 	}
 	for round := range rounds {
 		for i := range peers {
 			i = (i + round) % len(peers)
-			if runs[i].Error != "" {
-				continue
+			s, err := sample{}, error(nil)
+			for range dropTries {
+				if runs[i].Error != "" || err != nil {
+					break
+				}
+				if now := cacheDrops(); m != cold && warmed[i] != now {
+					warmed[i] = now
+					if _, err = once(peers[i]); err != nil {
+						break
+					}
+				}
+				s, err = once(peers[i])
+				if m == cold || warmed[i] == cacheDrops() {
+					break
+				}
 			}
-			s, err := once(peers[i])
-			if ctx.Err() != nil {
+			switch {
+			case ctx.Err() != nil:
 				return ctx.Err()
-			}
-			if err != nil {
+			case runs[i].Error != "":
+			case err != nil:
 				runs[i].Error = firstLine(err.Error())
-				continue
+			default:
+				runs[i].Samples = append(runs[i].Samples, s)
 			}
-			runs[i].Samples = append(runs[i].Samples, s)
 		}
 	}
 	return nil
+}
+
+// dropTries is how often a warm execution is tried while another process
+// drops the machine's caches.
+const dropTries = 5
+
+// cacheDrops changes when somebody drops the machine's caches.
+func cacheDrops() string {
+	data, _ := os.ReadFile("/proc/vmstat")
+	var drops strings.Builder
+	for line := range strings.Lines(string(data)) {
+		if strings.HasPrefix(line, "drop_") {
+			drops.WriteString(line)
+		}
+	}
+	return "at " + drops.String() // never empty: an unknown time is one too
 }

@@ -77,7 +77,8 @@ func TestCacheLimit(t *testing.T) {
 		t.Errorf("%d of %d bytes", st.Bytes, c.limit)
 	}
 	none := NewCache(0)
-	if !load(none, 1, 0) || !load(none, 1, 0) || none.Stats().Bytes != 0 {
+	first, second := load(none, 1, 0), load(none, 1, 0)
+	if !first || !second || none.Stats().Bytes != 0 {
 		t.Error("a cache without room keeps something")
 	}
 }

@@ -6,6 +6,8 @@ import (
 	"os"
 	"slices"
 	"testing"
+
+	"gofs/blobstore/internal/delta"
 )
 
 // cleanError says whether err is one that hostile bytes may cause.
@@ -15,6 +17,8 @@ func FuzzRecordHeader(f *testing.F) {
 	for _, h := range []header{
 		{plain: 3, stored: 3, blobs: []member{{Sum(nil), 0}, {Sum([]byte("abc")), 3}}},
 		{enc: encDict, depth: 2, plain: 9, stored: 4, blobs: []member{{Sum([]byte("x")), 9}}, bases: []ID{Sum(nil), {1}}},
+		{enc: encProgram, effort: 2, plain: 9, stored: 4, inner: 12, blobs: []member{{Sum([]byte("x")), 9}}},
+		{enc: encProgramDelta, effort: 1, depth: 1, plain: 9, stored: 4, inner: 7, blobs: []member{{Sum([]byte("x")), 9}, {ID{}, 4}, {ID{2}, 5}}, bases: []ID{{1}}},
 		{enc: encZstd, kind: Version, plain: MaxRecord, stored: 20, blobs: []member{{ID{}, MaxRecord}}},
 	} {
 		f.Add(h.append(nil), uint8(h.stored))
@@ -35,6 +39,12 @@ func FuzzRecordHeader(f *testing.F) {
 		for _, m := range h.blobs {
 			sum += uint64(m.length)
 		}
+		if h.whole() {
+			sum -= uint64(h.plain)
+		}
+		if h.inner > maxInner(h.plain) {
+			t.Errorf("accepted %+v", h)
+		}
 		if sum != uint64(h.plain) || h.stored > h.plain || h.plain > MaxRecord || h.depth > MaxDepth || (h.depth > 0) != (len(h.bases) > 0) {
 			t.Errorf("accepted %+v", h)
 		}
@@ -47,6 +57,10 @@ func FuzzPack(f *testing.F) {
 	based := group(slices.Concat(base, noise(1, 90)))
 	based.Bases = []Blob{blob(base)}
 	p := store(f, dir, group(base), group(text(1, 150), nil), based)[0]
+	f.Add(readPack(f, dir, p.Name), int64(packHeader), uint32(0))
+	one, oneProgram := program(f, tiny(1), 2)
+	two, _ := program(f, tiny(2), 2, oneProgram)
+	p = copyIn(f, dir, one, two)
 	f.Add(readPack(f, dir, p.Name), int64(packHeader), uint32(0))
 	f.Add(appendTrailer(appendPackHeader(nil), 0, packHeader+packTrailer), int64(0), uint32(1))
 	f.Fuzz(func(t *testing.T, b []byte, record int64, offset uint32) {
@@ -103,15 +117,16 @@ func FuzzDecode(f *testing.F) {
 		f.Fatal(err)
 	}
 	f.Add(stored, dict, uint32(len(plain)), uint8(encDict))
-	e, stored := enc.encode(text(1, 1000), 1)
+	e, stored := enc.encode(text(1, 1000))
 	f.Add(stored, []byte(nil), uint32(1000), uint8(e))
 	f.Add([]byte("abc"), []byte(nil), uint32(3), uint8(encRaw))
+	f.Add(delta.Encode(nil, plain, [][]byte{dict}, delta.Options{}), dict, uint32(len(plain)), uint8(3))
 	dec, err := newDecoder()
 	if err != nil {
 		f.Fatal(err)
 	}
 	f.Fuzz(func(t *testing.T, stored, dict []byte, plain uint32, enc uint8) {
-		h := &header{enc: encoding(enc % 3), plain: plain % (1 << 20), stored: uint32(len(stored))}
+		h := &header{enc: []encoding{encRaw, encZstd, encDict, encDelta}[enc%4], plain: plain % (1 << 20), stored: uint32(len(stored))}
 		got, err := decode(dec, h, stored, dict)
 		if err != nil && !cleanError(err) {
 			t.Fatal(err)

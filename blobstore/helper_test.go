@@ -136,6 +136,11 @@ func dictRecord(t testing.TB, depth uint16, plain []byte, bases ...Blob) rawReco
 	return r
 }
 
+// rawBlob is a record of one blob without bases.
+func rawBlob(b []byte) rawRecord {
+	return rawRecord{header{plain: uint32(len(b)), blobs: []member{{Sum(b), uint32(len(b))}}}, b}
+}
+
 // craft writes a pack of records that no Writer would write.
 func craft(t testing.TB, dir string, records ...rawRecord) Pack {
 	t.Helper()
@@ -145,7 +150,10 @@ func craft(t testing.TB, dir string, records ...rawRecord) Pack {
 	}
 	for _, r := range records {
 		h := r.header
-		h.stored, h.crc = uint32(len(r.stored)), crc32.Checksum(r.stored, castagnoli)
+		h.stored = uint32(len(r.stored))
+		if h.crc == 0 {
+			h.crc = crc32.Checksum(r.stored, castagnoli)
+		}
 		if err := p.add(&job{head: h.append(nil), header: h, stored: r.stored}); err != nil {
 			t.Fatal(err)
 		}

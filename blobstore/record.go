@@ -19,6 +19,7 @@ const (
 	recordFixed = 32
 	blobEntry   = 36
 	baseEntry   = 32
+	innerEntry  = 4
 	maxBases    = 1 << 12
 )
 
@@ -29,7 +30,17 @@ const (
 	encRaw  encoding = 0
 	encZstd encoding = 1
 	encDict encoding = 2 // zstd with the bases, one after the other, as raw dictionary
+
+	encProgram      encoding = 3 // a Go program, filtered (package goprog), then zstd
+	encProgramDelta encoding = 4 // the same as a delta to the filtered forms of its bases
+	encDelta        encoding = 5 // delta to the bases, one after the other (package delta)
 )
+
+// filtered says whether the stored bytes become a filtered program first.
+func (e encoding) filtered() bool { return e == encProgram || e == encProgramDelta }
+
+// based says whether records of this encoding have bases; all or none do.
+func (e encoding) based() bool { return e == encDict || e == encProgramDelta || e == encDelta }
 
 func (e encoding) String() string {
 	switch e {
@@ -39,6 +50,12 @@ func (e encoding) String() string {
 		return "zstd"
 	case encDict:
 		return "zstd with dictionary"
+	case encProgram:
+		return "program, zstd"
+	case encProgramDelta:
+		return "program, delta"
+	case encDelta:
+		return "delta"
 	}
 	return fmt.Sprintf("encoding %d", uint8(e))
 }
@@ -50,9 +67,11 @@ type header struct {
 	enc    encoding
 	kind   Kind
 	depth  uint16 // 0 without bases, else more than that of any base
+	effort uint8  // 0 as imports write, else that of the compaction
 	plain  uint32
 	stored uint32
 	crc    uint32 // of the stored bytes
+	inner  uint32 // length of the filtered program, for the encodings that have one
 	blobs  []member
 	bases  []ID
 }
@@ -64,14 +83,31 @@ type member struct {
 }
 
 // size is the number of bytes of the encoded header, tables included.
-func (h *header) size() int { return recordFixed + len(h.blobs)*blobEntry + len(h.bases)*baseEntry }
+func (h *header) size() int {
+	return recordFixed + int(tableSize(h.enc, uint32(len(h.blobs)), uint32(len(h.bases))))
+}
+
+func tableSize(enc encoding, nblobs, nbases uint32) int64 {
+	n := int64(nblobs)*blobEntry + int64(nbases)*baseEntry
+	if enc.filtered() {
+		n += innerEntry
+	}
+	return n
+}
+
+// whole says whether the first blob of the table is all plain bytes, and only
+// the others are parts of them. Bases of programs are named by it.
+func (h *header) whole() bool { return h.enc.filtered() && len(h.blobs) > 1 }
+
+// maxInner is how long the filtered form of a program may be.
+func maxInner(plain uint32) uint32 { return min(MaxRecord, plain+plain/4+4096) }
 
 // append encodes h behind b.
 func (h *header) append(b []byte) []byte {
 	start := len(b)
 	b = append(b, recordMagic...)
 	b = append(b, byte(h.enc), byte(h.kind))
-	b = binary.LittleEndian.AppendUint16(b, h.depth)
+	b = append(b, byte(h.depth), h.effort)
 	b = binary.LittleEndian.AppendUint32(b, h.plain)
 	b = binary.LittleEndian.AppendUint32(b, h.stored)
 	b = binary.LittleEndian.AppendUint32(b, uint32(len(h.blobs)))
@@ -84,6 +120,9 @@ func (h *header) append(b []byte) []byte {
 	}
 	for _, id := range h.bases {
 		b = append(b, id[:]...)
+	}
+	if h.enc.filtered() {
+		b = binary.LittleEndian.AppendUint32(b, h.inner)
 	}
 	binary.LittleEndian.PutUint32(b[start+28:], headerCRC(b[start:start+28], b[start+recordFixed:]))
 	return b
@@ -108,7 +147,7 @@ func parseFixed(b []byte) (f fixedHeader, err error) {
 		return f, fmt.Errorf("no record: %w", ErrDamaged)
 	}
 	copy(f.raw[:], b)
-	f.enc, f.kind, f.depth = encoding(b[4]), Kind(b[5]), binary.LittleEndian.Uint16(b[6:])
+	f.enc, f.kind, f.depth, f.effort = encoding(b[4]), Kind(b[5]), uint16(b[6]), b[7]
 	f.plain = binary.LittleEndian.Uint32(b[8:])
 	f.stored = binary.LittleEndian.Uint32(b[12:])
 	f.nblobs = binary.LittleEndian.Uint32(b[16:])
@@ -116,9 +155,9 @@ func parseFixed(b []byte) (f fixedHeader, err error) {
 	f.crc = binary.LittleEndian.Uint32(b[24:])
 	f.crc32 = binary.LittleEndian.Uint32(b[28:])
 	switch {
-	case f.enc > encDict || f.kind > Version:
+	case f.enc > encDelta || f.kind > Version:
 		return f, fmt.Errorf("record of %v with %v: %w", f.kind, f.enc, ErrFormat)
-	case f.depth > MaxDepth || f.nbases > maxBases || (f.depth > 0) != (f.nbases > 0) || (f.nbases > 0) != (f.enc == encDict):
+	case f.depth > MaxDepth || f.nbases > maxBases || (f.depth > 0) != (f.nbases > 0) || (f.nbases > 0) != f.enc.based():
 		return f, fmt.Errorf("record bases: %w", ErrDamaged)
 	case f.plain > MaxRecord || f.stored > f.plain || f.nblobs == 0 || f.nblobs > MaxGroup:
 		return f, fmt.Errorf("record lengths: %w", ErrDamaged)
@@ -141,7 +180,7 @@ func readHeader(r io.ReaderAt, off, size int64) (*header, error) {
 	if err != nil {
 		return nil, err
 	}
-	n := recordFixed + int64(f.nblobs)*blobEntry + int64(f.nbases)*baseEntry
+	n := recordFixed + tableSize(f.enc, f.nblobs, f.nbases)
 	if n > size-off || int64(f.stored) > size-off-n {
 		return nil, fmt.Errorf("record outside the pack: %w", ErrDamaged)
 	}
@@ -168,11 +207,24 @@ func (f *fixedHeader) tables(b []byte) (*header, error) {
 		h.blobs[i].length = binary.LittleEndian.Uint32(e[32:])
 		sum += uint64(h.blobs[i].length)
 	}
+	if h.whole() {
+		sum -= uint64(h.blobs[0].length)
+		if h.blobs[0].length != h.plain {
+			return nil, fmt.Errorf("record lengths: %w", ErrDamaged)
+		}
+	}
 	if sum != uint64(h.plain) {
 		return nil, fmt.Errorf("record lengths: %w", ErrDamaged)
 	}
-	for b = b[len(h.blobs)*blobEntry:]; len(b) > 0; b = b[baseEntry:] {
+	b = b[len(h.blobs)*blobEntry:]
+	for range f.nbases {
 		h.bases = append(h.bases, ID(b[:baseEntry]))
+		b = b[baseEntry:]
+	}
+	if h.enc.filtered() {
+		if h.inner = binary.LittleEndian.Uint32(b); h.inner > maxInner(h.plain) {
+			return nil, fmt.Errorf("length of the filtered program: %w", ErrDamaged)
+		}
 	}
 	return &h, nil
 }

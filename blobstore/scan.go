@@ -13,6 +13,7 @@ import (
 	"os"
 	"runtime"
 	"strings"
+	"sync"
 	"sync/atomic"
 
 	"github.com/klauspost/compress/zstd"
@@ -28,16 +29,16 @@ type Record struct {
 
 // readRecord reads the record at off of a pack that is size bytes long.
 func readRecord(r io.ReaderAt, off, size int64) (*Record, error) {
-	return readRecordInto(nil, r, off, size)
-}
-
-// readRecordInto reads the stored bytes into buf where they fit and are not
-// the plain ones, which outlive it.
-func readRecordInto(buf []byte, r io.ReaderAt, off, size int64) (*Record, error) {
 	h, err := readHeader(r, off, size)
 	if err != nil {
 		return nil, err
 	}
+	return readStored(nil, r, off, h)
+}
+
+// readStored reads the stored bytes of a record, into buf where they fit and
+// are not the plain ones, which outlive it.
+func readStored(buf []byte, r io.ReaderAt, off int64, h *header) (*Record, error) {
 	var stored []byte
 	if h.enc != encRaw && int(h.stored) <= cap(buf) {
 		stored = buf[:h.stored]
@@ -56,11 +57,32 @@ func (r *Record) decode(dec *zstd.Decoder, bases []byte) (*Decoded, error) {
 	if err != nil {
 		return nil, err
 	}
-	d := &Decoded{Plain: plain, Blobs: r.Blobs(), depth: int(r.header.depth)}
-	for i, m := range d.Blobs {
-		d.Blobs[i].Bad = Sum(d.Bytes(i)) != m.ID
+	return r.decoded(plain), nil
+}
+
+// decoded checks each blob. That of all bytes together is left to those who
+// ask for it: its parts are checked, and nothing else reads it.
+func (r *Record) decoded(plain []byte) *Decoded {
+	d := &Decoded{Plain: plain, Blobs: r.Blobs(), depth: int(r.header.depth), whole: r.header.whole()}
+	check := func(i int) { d.Blobs[i].Bad = (i > 0 || !d.whole) && Sum(d.Bytes(i)) != d.Blobs[i].ID }
+	if len(plain) < largeRecord {
+		for i := range d.Blobs {
+			check(i)
+		}
+		return d
 	}
-	return d, nil
+	// A reader waits for the whole program, so all processors check it.
+	var wg sync.WaitGroup
+	var next atomic.Int32
+	for range min(runtime.GOMAXPROCS(0), len(d.Blobs)) {
+		wg.Go(func() {
+			for i := int(next.Add(1)) - 1; i < len(d.Blobs); i = int(next.Add(1)) - 1 {
+				check(i)
+			}
+		})
+	}
+	wg.Wait()
+	return d
 }
 
 // Kind is what the record's blobs are for.
@@ -87,7 +109,9 @@ func (r *Record) Blobs() []Member {
 	off := uint32(0)
 	for i, m := range r.header.blobs {
 		ms[i] = Member{ID: m.id, Offset: off, Length: m.length}
-		off += m.length
+		if i > 0 || !r.header.whole() {
+			off += m.length
+		}
 	}
 	return ms
 }
@@ -282,8 +306,8 @@ func (v *View) check(ctx context.Context, pack string, r *Record) *Damage {
 		bad.Err = err
 		return bad
 	}
-	for _, m := range d.Blobs {
-		if m.Bad {
+	for i, m := range d.Blobs {
+		if m.Bad || d.whole && i == 0 && Sum(d.Plain) != m.ID {
 			bad.Blobs = append(bad.Blobs, m.ID)
 			bad.Err = fmt.Errorf("checksum of a blob: %w", ErrDamaged)
 		}

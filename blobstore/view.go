@@ -22,6 +22,7 @@ type View struct {
 	cache *Cache
 	dec   *zstd.Decoder
 	slots chan struct{} // one for each decoding under way
+	large chan struct{} // one for each record under way that takes much memory
 	spare sync.Pool     // of *[]byte, for stored bytes on their way to a decoder
 }
 
@@ -43,6 +44,7 @@ func OpenView(dir string, refs []PackRef, loc Locator, cache *Cache) (*View, err
 		loc: loc, cache: cache, dec: dec,
 		packs: make(map[uint32]*openPack, len(refs)),
 		slots: make(chan struct{}, runtime.GOMAXPROCS(0)),
+		large: make(chan struct{}, 2),
 	}
 	for _, ref := range refs {
 		p := &openPack{ref: ref}
@@ -129,6 +131,7 @@ type Decoded struct {
 	Plain []byte
 	Blobs []Member
 	depth int
+	whole bool // the first blob is all bytes, and not checked
 }
 
 // Member is a blob of a decoded record.
@@ -175,16 +178,16 @@ func (v *View) Record(ctx context.Context, id ID) (*Decoded, int, error) {
 	if !ok {
 		return nil, 0, fmt.Errorf("blob %s: %w", id, ErrNotFound)
 	}
+	if d, i := v.cache.holds(id); d != nil && d.Blobs[i].Length == loc.Length {
+		return d, i, nil
+	}
 	d, err := v.decoded(ctx, loc)
 	if err != nil {
 		return nil, 0, fmt.Errorf("blob %s: %w", id, err)
 	}
-	i := d.find(id, loc.Offset)
-	if i < 0 || d.Blobs[i].Length != loc.Length {
-		return nil, 0, fmt.Errorf("blob %s: the record does not hold it: %w", id, ErrDamaged)
-	}
-	if d.Blobs[i].Bad {
-		return nil, 0, fmt.Errorf("blob %s: checksum: %w", id, ErrDamaged)
+	i, err := d.sound(id, loc)
+	if err != nil {
+		return nil, 0, err
 	}
 	return d, i, nil
 }
@@ -197,99 +200,4 @@ func (v *View) Depth(ctx context.Context, id ID) (int, error) {
 		return 0, err
 	}
 	return d.depth, nil
-}
-
-func (v *View) decoded(ctx context.Context, loc Location) (*Decoded, error) {
-	for {
-		d, err := v.cache.get(recordKey{loc.Pack, loc.Record}, func() (*Decoded, error) {
-			return v.load(ctx, loc)
-		})
-		gaveUp := errors.Is(err, context.Canceled) || errors.Is(err, context.DeadlineExceeded)
-		if !gaveUp || ctx.Err() != nil {
-			return d, err
-		}
-		// The asker that did the work gave up; this one has not.
-	}
-}
-
-func (v *View) load(ctx context.Context, loc Location) (*Decoded, error) {
-	p := v.packs[loc.Pack]
-	if p == nil {
-		return nil, fmt.Errorf("pack number %d: %w", loc.Pack, ErrNotFound)
-	}
-	if p.err != nil {
-		return nil, p.err
-	}
-	spare, _ := v.spare.Get().(*[]byte)
-	if spare == nil {
-		spare = new([]byte)
-	}
-	r, err := readRecordInto(*spare, p.f, loc.Record, p.ref.Size)
-	var d *Decoded
-	if err == nil {
-		d, err = v.decode(ctx, r)
-		if r.header.enc != encRaw && cap(r.stored) <= maxSpare {
-			*spare = r.stored[:0]
-		}
-	}
-	v.spare.Put(spare)
-	if err != nil {
-		return nil, fmt.Errorf("pack %s at %d: %w", p.ref.Name, loc.Record, err)
-	}
-	return d, nil
-}
-
-// maxSpare is the largest buffer that is kept for the next record, in bytes.
-// Without them, 64 readers of different files made the garbage collector let
-// the heap grow by 50 MB.
-const maxSpare = 8 << 20
-
-// decode decodes a record and, before it, its bases.
-func (v *View) decode(ctx context.Context, r *Record) (*Decoded, error) {
-	bases, err := v.bases(ctx, r.header)
-	if err != nil {
-		return nil, err
-	}
-	// Decoding is all computation: more at once than there are processors
-	// would only take memory. The bases are decoded before a slot is taken,
-	// so that nobody waits for one while holding one.
-	select {
-	case v.slots <- struct{}{}:
-		defer func() { <-v.slots }()
-	case <-ctx.Done():
-		return nil, ctx.Err()
-	}
-	return r.decode(v.dec, bases)
-}
-
-// bases returns the plain bytes of the bases of a record. Their depth is less
-// than the record's, so this ends.
-func (v *View) bases(ctx context.Context, h *header) ([]byte, error) {
-	var all []byte
-	for _, id := range h.bases {
-		loc, ok := v.loc.Locate(id)
-		if !ok {
-			return nil, fmt.Errorf("base %s: %w: %w", id, ErrNotFound, ErrDamaged)
-		}
-		if p := v.packs[loc.Pack]; p != nil && p.err == nil {
-			// Checked before decoding: this is what keeps a hostile chain from
-			// being followed, and from waiting for itself in the cache.
-			b, err := readHeader(p.f, loc.Record, p.ref.Size)
-			if err == nil && b.depth >= h.depth {
-				err = fmt.Errorf("its depth is %d: %w", b.depth, ErrDamaged)
-			}
-			if err != nil {
-				return nil, fmt.Errorf("base %s: %w", id, err)
-			}
-		}
-		plain, err := v.Blob(ctx, id)
-		if err != nil {
-			return nil, fmt.Errorf("base: %w", err)
-		}
-		if len(all)+len(plain) > MaxBases {
-			return nil, fmt.Errorf("bases of more than %d bytes: %w", MaxBases, ErrDamaged)
-		}
-		all = append(all, plain...)
-	}
-	return all, nil
 }

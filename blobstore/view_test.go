@@ -21,15 +21,30 @@ func smallStore(t *testing.T, dir string) (Pack, [][]byte) {
 	base := noise(1, 90)
 	based := group(slices.Concat(base, noise(1, 90), base))
 	based.Bases = []Blob{blob(base)}
-	p := store(t, dir, group(base), group(text(1, 150), text(2, 150), nil), based)[0]
+	large := noise(3, 400)
+	changed := slices.Clone(large)
+	for i := 0; i < len(changed); i += 9 {
+		changed[i]++
+	}
+	w := newWriter(t, dir, WriterOptions{})
+	add(t, w, group(base), group(text(1, 150), text(2, 150), nil), based, group(large))
+	one, oneProgram := program(t, tiny(1), 1)
+	two, _ := program(t, tiny(2), 2, oneProgram)
+	for _, r := range []*Record{dense(t, group(changed), large), one, two} {
+		if err := w.Copy(t.Context(), r); err != nil {
+			t.Fatal(err)
+		}
+	}
+	p := finish(t, w)[0]
 	var encs []encoding
 	for _, r := range records(t, dir, p.Name) {
 		encs = append(encs, r.header.enc)
 	}
-	if !slices.Equal(encs, []encoding{encRaw, encZstd, encDict}) {
+	if !slices.Equal(encs, []encoding{encRaw, encZstd, encDict, encRaw, encDelta, encProgram, encProgramDelta}) {
 		t.Fatalf("encodings %v", encs)
 	}
-	return p, [][]byte{base, text(1, 150), text(2, 150), {}, based.Blobs[0].Data}
+	half := len(tiny(2)) / 2
+	return p, [][]byte{base, text(1, 150), text(2, 150), {}, based.Blobs[0].Data, changed, tiny(1), tiny(2), tiny(2)[:half], tiny(2)[half:]}
 }
 
 // expectRight reads blobs of a damaged store: right bytes or a clean error.
@@ -184,31 +199,48 @@ func TestWrongBlobInRecord(t *testing.T) {
 	}
 }
 
+// Stored bytes that are not what was written, though they decode.
+func TestStoredChecksum(t *testing.T) {
+	dir := t.TempDir()
+	r := rawBlob([]byte("right bytes"))
+	r.crc = 1
+	p := craft(t, dir, r)
+	refs, loc := number([]Pack{p}, 1)
+	found := verify(t, openView(t, dir, refs, loc), dir, p.Name)
+	if len(found) != 1 || !errors.Is(found[0].Err, ErrDamaged) || found[0].Offset != packHeader {
+		t.Errorf("found %+v", found)
+	}
+}
+
 func TestHostileChains(t *testing.T) {
-	a, b, c := noise(1, 200), noise(2, 200), noise(3, 200)
+	a, b, c := text(1, 200), text(2, 200), text(3, 200)
 	lie := func(r rawRecord, id ID) rawRecord {
 		r.bases[0] = id
 		return r
 	}
-	tests := map[string][]rawRecord{
-		"its own base":       {lie(dictRecord(t, 1, a, blob(b)), Sum(a))},
-		"loop of two":        {dictRecord(t, 1, a, blob(b)), dictRecord(t, 2, b, blob(a))},
-		"loop, same depth":   {dictRecord(t, 1, a, blob(b)), dictRecord(t, 1, b, blob(a))},
-		"depth not more":     {{header: header{plain: 200, blobs: []member{{Sum(c), 200}}}, stored: c}, dictRecord(t, 1, b, blob(c)), dictRecord(t, 1, a, blob(b))},
-		"too deep":           {{header: header{plain: 200, blobs: []member{{Sum(b), 200}}}, stored: b}, dictRecord(t, MaxDepth+1, a, blob(b))},
-		"bases, but depth 0": {{header: header{plain: 200, blobs: []member{{Sum(b), 200}}}, stored: b}, dictRecord(t, 0, a, blob(b))},
-		"base is missing":    {dictRecord(t, 1, a, blob(b))},
-		"base is another":    {{header: header{plain: 200, blobs: []member{{Sum(c), 200}}}, stored: c}, lie(dictRecord(t, 1, slices.Concat(b, []byte("!")), blob(b)), Sum(c))},
+	// The blob of the last record is read.
+	tests := map[string]struct {
+		records []rawRecord
+		why     string
+	}{
+		"its own base":       {[]rawRecord{lie(dictRecord(t, 1, a, blob(b)), Sum(a))}, "its depth is 1"},
+		"loop of two":        {[]rawRecord{dictRecord(t, 1, a, blob(b)), dictRecord(t, 2, b, blob(a))}, "its depth is 2"},
+		"loop, same depth":   {[]rawRecord{dictRecord(t, 1, a, blob(b)), dictRecord(t, 1, b, blob(a))}, "its depth is 1"},
+		"depth not more":     {[]rawRecord{rawBlob(c), dictRecord(t, 1, b, blob(c)), dictRecord(t, 1, a, blob(b))}, "its depth is 1"},
+		"too deep":           {[]rawRecord{rawBlob(b), dictRecord(t, MaxDepth+1, a, blob(b))}, "record bases"},
+		"bases, but depth 0": {[]rawRecord{rawBlob(b), dictRecord(t, 0, a, blob(b))}, "record bases"},
+		"base is missing":    {[]rawRecord{dictRecord(t, 1, a, blob(b))}, "not found"},
+		"base is another":    {[]rawRecord{rawBlob(c), lie(dictRecord(t, 1, slices.Concat(b, []byte("!")), blob(b)), Sum(c))}, ""},
 	}
-	for name, rs := range tests {
+	for name, test := range tests {
 		t.Run(name, func(t *testing.T) {
 			dir := t.TempDir()
-			p := craft(t, dir, rs...)
+			p := craft(t, dir, test.records...)
 			refs, loc := number([]Pack{p}, 1)
 			v := openView(t, dir, refs, loc)
-			last := rs[len(rs)-1].blobs[0].id
-			if _, err := v.Blob(t.Context(), last); !errors.Is(err, ErrDamaged) {
-				t.Errorf("error %v", err)
+			last := test.records[len(test.records)-1].blobs[0].id
+			if _, err := v.Blob(t.Context(), last); !errors.Is(err, ErrDamaged) || !strings.Contains(err.Error(), test.why) {
+				t.Errorf("error %v, want one with %q", err, test.why)
 			}
 			if found := verify(t, v, dir, p.Name); found == nil {
 				t.Error("not found by VerifyPack")
@@ -222,17 +254,21 @@ func TestBasesTooLarge(t *testing.T) {
 	half := make([]byte, MaxBases/2+1)
 	other := slices.Clone(half)
 	other[0] = 1
-	r := dictRecord(t, 1, []byte("plain bytes, plain bytes"), blob([]byte("plain bytes")))
+	r := dictRecord(t, 1, text(1, 300), blob(text(1, 200)))
 	r.bases = []ID{Sum(half), Sum(other)}
-	zeros, _ := newEncoders(LevelImport, 1)
-	defer zeros.Close()
+	enc, err := newEncoders(LevelImport, 1)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer enc.Close()
 	record := func(b []byte) rawRecord {
-		enc, stored := zeros.encode(b, 1)
-		return rawRecord{header{enc: enc, plain: uint32(len(b)), blobs: []member{{Sum(b), uint32(len(b))}}}, stored}
+		e, stored := enc.encode(b)
+		return rawRecord{header{enc: e, plain: uint32(len(b)), blobs: []member{{Sum(b), uint32(len(b))}}}, stored}
 	}
 	p := craft(t, dir, record(half), record(other), r)
 	refs, loc := number([]Pack{p}, 1)
-	if _, err := openView(t, dir, refs, loc).Blob(t.Context(), r.blobs[0].id); !errors.Is(err, ErrDamaged) {
+	_, err = openView(t, dir, refs, loc).Blob(t.Context(), r.blobs[0].id)
+	if !errors.Is(err, ErrDamaged) || !strings.Contains(err.Error(), "bases of") {
 		t.Errorf("error %v", err)
 	}
 }

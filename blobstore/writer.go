@@ -108,7 +108,7 @@ func NewWriter(dir string, opts WriterOptions) (*Writer, error) {
 	w := &Writer{
 		dir: dir, opts: opts, enc: enc, unnamed: unix.Open,
 		jobs:    make(chan *job),
-		ordered: make(chan *job, 4*opts.Workers),
+		ordered: make(chan *job, min(4*opts.Workers, opts.Workers+8)),
 		wrote:   make(chan struct{}),
 		failed:  make(chan struct{}),
 	}
@@ -179,7 +179,7 @@ func (j *job) encode(enc *encoders) {
 	if plain == nil {
 		plain = join(g.Blobs)
 	}
-	h.enc, j.stored = enc.encode(plain, len(g.Blobs))
+	h.enc, j.stored = enc.encode(plain)
 	j.encodeBases(enc, plain)
 	h.stored = uint32(len(j.stored))
 	h.crc = crc32.Checksum(j.stored, castagnoli)
@@ -391,16 +391,8 @@ func (p *packFile) add(j *job) error {
 	h := &j.header
 	p.nrec++
 	p.pack.Plain += int64(h.plain)
-	off := uint32(0)
-	for i, m := range h.blobs {
-		p.pack.Blobs = append(p.pack.Blobs, Placed{
-			ID:       m.id,
-			Kind:     h.kind,
-			Location: Location{Record: at, Offset: off, Length: m.length},
-			Stored:   h.share(i),
-		})
-		off += m.length
-	}
+	r := Record{Offset: at, header: h}
+	p.pack.Blobs = append(p.pack.Blobs, r.Placed()...)
 	return nil
 }
 
@@ -408,6 +400,9 @@ func (p *packFile) add(j *job) error {
 // for, by its plain length. The shares add up to at most the record's size.
 func (h *header) share(i int) uint32 {
 	room := uint64(h.size()) + uint64(h.stored)
+	if h.whole() && i == 0 {
+		return 0 // it is its parts
+	}
 	if h.plain == 0 {
 		return uint32(room) / uint32(len(h.blobs))
 	}

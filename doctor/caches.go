@@ -44,7 +44,7 @@ func (e *exam) checkCache(key, dir, clean string) {
 		return // the go command makes it
 	}
 	if err != nil || !fi.IsDir() {
-		command, fix := e.unset(key)
+		command, fix := e.elsewhere(key)
 		e.find(Problem, "cache-unusable", command, fix, "%s=%s is not a folder that can be used", key, dir)
 		return
 	}
@@ -63,14 +63,20 @@ func (e *exam) checkCache(key, dir, clean string) {
 		return
 	}
 	if kind := fsType(dir); slices.Contains(networkTypes, kind) {
-		command, fix := e.unset(key)
-		if v, _ := e.setting(key); v == "" {
-			command, fix = fmt.Sprintf("go env -w %s=DIR", key), nil
-		}
+		command, fix := e.elsewhere(key)
 		e.find(Warning, name("network"), command, fix, "%s=%s is on a network disk (%s)", key, dir, kind)
 		return
 	}
 	e.checkRoom(key, dir, clean, name)
+}
+
+// elsewhere returns the command and the fix that give a cache another place:
+// the go command's own, unless the cache is there already.
+func (e *exam) elsewhere(key string) (command string, fix func() error) {
+	if v, _ := e.setting(key); v == "" {
+		return fmt.Sprintf("go env -w %s=DIR", key), nil
+	}
+	return e.unset(key)
 }
 
 // checkRoom probes by writing, which also meets a quota, read-only mounts
@@ -86,7 +92,7 @@ func (e *exam) checkRoom(key, dir, clean string, name func(string) string) {
 		e.find(Problem, name("full"), command, fix, "%s=%s: no room is left on its disk", key, dir)
 		return
 	case err != nil:
-		command, fix := e.unset(key)
+		command, fix := e.elsewhere(key)
 		e.find(Problem, name("unwritable"), command, fix, "%s=%s cannot be written: %v", key, dir, err)
 		return
 	}

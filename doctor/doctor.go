@@ -1,12 +1,3 @@
-// Package doctor finds out why the wrong go runs, or why it runs badly: it
-// exists as a package of its own because its checks look at the whole machine
-// (shell start-up files, processes, mounts, caches), which no other part of
-// gofs has to know.
-//
-// A check adds a finding for something that is wrong and nothing for what is
-// right. Each finding has a name that does not change, its cause, and the one
-// command that mends it. Some can be mended by the doctor itself; what it
-// takes out of a file of the user's stays there as a comment.
 package doctor
 
 import (
@@ -98,13 +89,15 @@ type exam struct {
 	goenvAt  string            // its path
 	choice   resolve.Choice    // what the rules pick
 	picked   bool
-	launcher bool // the first go in PATH is the launcher of gofs
-	view     view // what the go in use says of itself
+	launcher bool     // the first go in PATH is the launcher of gofs
+	view     view     // what the go in use says of itself
+	hung     []string // mounts that do not answer: nothing below them may be touched
 }
 
 // Examine runs every check.
 func Examine(ctx context.Context, h *Host) Report {
 	e := &exam{Host: h, ctx: ctx, startup: readStartup(h.Home)}
+	e.checkHung()
 	e.readGoenv()
 	e.rules()
 	e.report.Gos = e.listGos()
@@ -134,7 +127,7 @@ func (e *exam) rules() {
 	if e.Rules == nil {
 		if e.RuleErr != nil && !errors.Is(e.RuleErr, resolve.ErrNoMount) {
 			// A dead mount is named by checkMounts, with its own command.
-			if !strings.Contains(e.RuleErr.Error(), "is dead") {
+			if !strings.Contains(e.RuleErr.Error(), "is dead") && !e.has("mount-hung") {
 				e.find(Problem, "mount-missing", command(e.RuleErr), nil, "%v", e.RuleErr)
 			}
 		}
@@ -148,7 +141,7 @@ func (e *exam) rules() {
 		e.choice, e.picked = choice, true
 	case errors.Is(err, resolve.ErrNoRule):
 	case errors.As(err, &missing):
-		e.find(Problem, "not-imported", "gofs import "+missing.Import, nil, "%v", err)
+		e.find(Problem, "not-imported", command(err), nil, "%v", err)
 	case errors.As(err, &conflict):
 		e.find(Problem, "rules-conflict", "gofs use VERSION", nil, "%v", err)
 	default:
@@ -168,7 +161,13 @@ func command(err error) string {
 // run runs a command away from the project, so that no go.mod makes the go
 // command switch toolchains, and returns what it prints.
 func (e *exam) run(name string, args ...string) (string, error) {
-	ctx, cancel := context.WithTimeout(e.ctx, 20*time.Second)
+	return e.runFor(20*time.Second, name, args...)
+}
+
+// runFor is run with a time limit. It does not wait longer even for a process
+// that cannot be killed, as one that a FUSE server leaves without an answer.
+func (e *exam) runFor(limit time.Duration, name string, args ...string) (string, error) {
+	ctx, cancel := context.WithTimeout(e.ctx, limit)
 	defer cancel()
 	cmd := exec.CommandContext(ctx, name, args...)
 	cmd.Dir = "/"
@@ -180,11 +179,21 @@ func (e *exam) run(name string, args ...string) (string, error) {
 	cmd.Env = append(cmd.Env, "GOTOOLCHAIN=local", "GOWORK=off")
 	var out, errOut bytes.Buffer
 	cmd.Stdout, cmd.Stderr = &out, &errOut
-	if err := cmd.Run(); err != nil {
-		line, _, _ := strings.Cut(strings.TrimSpace(errOut.String()), "\n")
-		return "", fmt.Errorf("%s %s: %w: %s", name, strings.Join(args, " "), err, line)
+	cmd.WaitDelay = time.Second // a grandchild may keep the pipes open
+	done := make(chan error, 1)
+	go func() { done <- cmd.Run() }()
+	select {
+	case err := <-done:
+		if err == nil {
+			return strings.TrimSpace(out.String()), nil
+		}
+		if ctx.Err() == nil {
+			line, _, _ := strings.Cut(strings.TrimSpace(errOut.String()), "\n")
+			return "", fmt.Errorf("%s %s: %w: %s", name, strings.Join(args, " "), err, line)
+		}
+	case <-ctx.Done():
 	}
-	return strings.TrimSpace(out.String()), nil
+	return "", fmt.Errorf("%s %s: no answer within %v: %w", name, strings.Join(args, " "), limit, context.DeadlineExceeded)
 }
 
 // readGoenv reads the file that go env -w writes.
@@ -200,7 +209,7 @@ func (e *exam) readGoenv() {
 		}
 		e.goenvAt = filepath.Join(config, "go", "env")
 	}
-	data, err := os.ReadFile(e.goenvAt)
+	data, err := readSmall(e.goenvAt)
 	if err != nil {
 		return
 	}
@@ -209,6 +218,22 @@ func (e *exam) readGoenv() {
 			e.goenv[k] = v
 		}
 	}
+}
+
+// maxSmall bounds the settings and lists that the doctor reads, in bytes.
+const maxSmall = 4 << 20
+
+// readSmall reads a regular file of at most maxSmall bytes. Anything else,
+// such as a named pipe that waits for its writer, is an error.
+func readSmall(file string) ([]byte, error) {
+	fi, err := os.Stat(file)
+	if err != nil {
+		return nil, err
+	}
+	if !fi.Mode().IsRegular() || fi.Size() > maxSmall {
+		return nil, fmt.Errorf("%s is no regular file of at most %d bytes", file, maxSmall)
+	}
+	return os.ReadFile(file)
 }
 
 // setting returns the value of a variable of the go command and where it

@@ -24,6 +24,9 @@ func (e *exam) listGos() []Go {
 	gos := []Go{}
 	seen := map[string]bool{}
 	for _, dir := range filepath.SplitList(e.Env["PATH"]) {
+		if e.below(dir) {
+			continue
+		}
 		file := filepath.Join(dir, "go")
 		fi, err := os.Stat(file)
 		if err != nil || fi.IsDir() || fi.Mode()&0o111 == 0 || seen[dir] {
@@ -89,6 +92,9 @@ func (e *exam) checkPath() {
 			"PATH finds %s, go %s%s, but %s picks %s", first.Path, first.Version, from(first), e.choice.Rule.Where, e.choice.Release.Version)
 		return
 	}
+	if !e.allowed(first.Version) {
+		return // checkProject says so; one of the others may be the right one
+	}
 	for _, g := range gos[1:] {
 		bin := filepath.Dir(g.Path)
 		if g.GOROOT == "" || filepath.Join(g.GOROOT, "bin") != bin || g.Version == first.Version {
@@ -118,9 +124,14 @@ func (e *exam) dropGo(g Go) func() error {
 
 // goBeside reports whether, without g, PATH finds a go that does: one of the
 // version that the rules pick, the launcher, or what a prompt hook puts there.
+// Where nothing is mounted, one that the project's files allow.
 func (e *exam) goBeside(g Go) bool {
-	for _, other := range e.report.Gos {
-		if other.Path != g.Path && (other.Kind == "gofs launcher" || e.picked && other.Version == e.choice.Release.Version) {
+	others := slices.DeleteFunc(slices.Clone(e.report.Gos), func(o Go) bool { return o.Path == g.Path })
+	if e.Rules == nil {
+		return len(others) > 0 && others[0].Version != "" && e.allowed(others[0].Version)
+	}
+	for _, other := range others {
+		if other.Kind == "gofs launcher" || e.picked && other.Version == e.choice.Release.Version {
 			return true
 		}
 	}

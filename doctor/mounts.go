@@ -1,13 +1,16 @@
 package doctor
 
 import (
+	"context"
 	"errors"
 	"fmt"
 	"os"
 	"path/filepath"
+	"slices"
 	"strconv"
 	"strings"
 	"syscall"
+	"time"
 
 	"golang.org/x/sys/unix"
 
@@ -18,6 +21,37 @@ import (
 // kernel's 128 took 74.
 const wantReadahead = 1024
 
+// answerTime is how long a mount may take to list its releases.
+const answerTime = 5 * time.Second
+
+// Hung reports whether the mount at dir does not answer. A process of gofs
+// finds out, the program self: what waits for a FUSE server may not even be
+// killed.
+func Hung(ctx context.Context, self, dir string) bool {
+	e := &exam{Host: &Host{}, ctx: ctx}
+	_, err := e.runFor(answerTime, self, "which", "--mount", dir, "1.x")
+	return errors.Is(err, context.DeadlineExceeded)
+}
+
+// checkHung looks for mounts that do not answer.
+func (e *exam) checkHung() {
+	mounts, err := resolve.Mounts("/proc/self/mountinfo")
+	if err != nil || e.Self == "" {
+		return
+	}
+	for _, m := range mounts {
+		if Hung(e.ctx, e.Self, m.Dir) {
+			e.hung = append(e.hung, m.Dir)
+			e.find(Problem, "mount-hung", "fusermount3 -uz "+m.Dir, nil, "the mount at %s has not answered for %v", m.Dir, answerTime)
+		}
+	}
+}
+
+// below reports whether a path lies in a mount that does not answer.
+func (e *exam) below(path string) bool {
+	return slices.ContainsFunc(e.hung, func(dir string) bool { return path == dir || strings.HasPrefix(path, dir+"/") })
+}
+
 // checkMounts looks at every mounted store.
 func (e *exam) checkMounts() {
 	mounts, err := resolve.Mounts("/proc/self/mountinfo")
@@ -25,6 +59,9 @@ func (e *exam) checkMounts() {
 		return
 	}
 	for _, m := range mounts {
+		if e.below(m.Dir) {
+			continue
+		}
 		_, err := os.ReadDir(m.Dir)
 		switch {
 		case errors.Is(err, syscall.ENOTCONN) || errors.Is(err, syscall.ECONNABORTED):

@@ -117,6 +117,9 @@ func (p Process) mismatch() string {
 }
 
 func (e *exam) checkProcesses() {
+	if len(e.hung) > 0 {
+		return // the programs of some may lie there
+	}
 	list, _, err := Processes()
 	if err != nil {
 		return // no /proc: nothing to say about processes

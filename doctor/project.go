@@ -5,6 +5,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"slices"
 	"strings"
 
 	"gofs/resolve"
@@ -13,11 +14,7 @@ import (
 // checkProject holds what the project asks for against the go in use, where
 // GOFS_VERSION or GOROOT have gone around its files.
 func (e *exam) checkProject() {
-	r := e.Rules
-	if r == nil {
-		r = &resolve.Resolver{Dir: e.Dir, Platform: resolve.HostPlatform, Getenv: func(k string) string { return e.Env[k] }}
-	}
-	p, err := r.Project()
+	p, err := e.project()
 	if err != nil {
 		if !e.has("rule-unreadable") {
 			e.find(Problem, "rule-unreadable", "correct the file", nil, "%v", err)
@@ -43,10 +40,29 @@ func (e *exam) checkProject() {
 			e.find(Problem, "project-overridden", command, fix, "GOFS_VERSION=%s, set by %s, but %s", v, where, f)
 			return
 		}
-		e.find(Problem, "project-other-go", `eval "$(gofs env)"`, e.dropGo(e.report.Gos[0]), "go %s is in use, but %s", version, f)
+		command := `eval "$(gofs env)"`
+		if e.Rules == nil {
+			command = "gofs mount DIR"
+		}
+		e.find(Problem, "project-other-go", command, e.dropGo(e.report.Gos[0]), "go %s is in use, but %s", version, f)
 		return
 	}
 	e.checkVendor(p, version)
+}
+
+// project reads the files of the project, mount or not.
+func (e *exam) project() (resolve.Project, error) {
+	r := e.Rules
+	if r == nil {
+		r = &resolve.Resolver{Dir: e.Dir, Platform: resolve.HostPlatform, Getenv: func(k string) string { return e.Env[k] }}
+	}
+	return r.Project()
+}
+
+// allowed reports whether nothing in the project's files is against a version.
+func (e *exam) allowed(version string) bool {
+	p, err := e.project()
+	return err != nil || version == "" || !slices.ContainsFunc(p.Found, func(f resolve.Found) bool { return !f.Request.Allows(version) })
 }
 
 // versionInUse is the version of the go that a command here would run.
@@ -61,7 +77,7 @@ func (e *exam) versionInUse() string {
 // module: "## explicit; go 1.24".
 func (e *exam) checkVendor(p resolve.Project, version string) {
 	file := filepath.Join(p.Dir, "vendor", "modules.txt")
-	data, err := os.ReadFile(file)
+	data, err := readSmall(file)
 	if err != nil {
 		return
 	}

@@ -7,6 +7,7 @@ import (
 	"regexp"
 	"slices"
 	"strings"
+	"sync"
 )
 
 // startupLine is one line of a file that a shell or a login reads when it
@@ -33,8 +34,14 @@ var (
 		".config/environment.d/*.conf", ".profile", ".bash_profile", ".bash_login", ".bashrc",
 		".zshenv", ".zprofile", ".zshrc", ".zlogin", ".config/fish/config.fish", ".config/fish/conf.d/*.fish",
 	}
-	assignRE = regexp.MustCompile(`^\s*(?:(?:export|declare|typeset|set)\s+(?:-\S+\s+)*)?([A-Za-z_][A-Za-z0-9_]*)(?:=|\s+)(.*)$`)
-	varRE    = regexp.MustCompile(`\$\{?([A-Za-z_][A-Za-z0-9_]*)\}?`)
+)
+
+// Compiled when first used: the launcher of go is the same program.
+var (
+	assignRE = sync.OnceValue(func() *regexp.Regexp {
+		return regexp.MustCompile(`^\s*(?:(?:export|declare|typeset|set)\s+(?:-\S+\s+)*)?([A-Za-z_][A-Za-z0-9_]*)(?:=|\s+)(.*)$`)
+	})
+	varRE = sync.OnceValue(func() *regexp.Regexp { return regexp.MustCompile(`\$\{?([A-Za-z_][A-Za-z0-9_]*)\}?`) })
 )
 
 // readStartup reads every line that is not a comment. Files that cannot be
@@ -58,7 +65,7 @@ func readStartup(home string) []startupLine {
 }
 
 func readStartupFile(file, home string) []startupLine {
-	data, err := os.ReadFile(file)
+	data, err := readSmall(file)
 	if err != nil {
 		return nil
 	}
@@ -69,14 +76,14 @@ func readStartupFile(file, home string) []startupLine {
 		if trimmed == "" || strings.HasPrefix(trimmed, "#") {
 			continue
 		}
-		full := varRE.ReplaceAllStringFunc(text, func(ref string) string {
-			if v, ok := vars[varRE.FindStringSubmatch(ref)[1]]; ok {
+		full := varRE().ReplaceAllStringFunc(text, func(ref string) string {
+			if v, ok := vars[varRE().FindStringSubmatch(ref)[1]]; ok {
 				return v
 			}
 			return ref
 		})
 		full = strings.NewReplacer("=~/", "="+home+"/", ":~/", ":"+home+"/", " ~/", " "+home+"/").Replace(full)
-		if m := assignRE.FindStringSubmatch(full); m != nil && m[1] != "PATH" {
+		if m := assignRE().FindStringSubmatch(full); m != nil && m[1] != "PATH" {
 			vars[m[1]] = strings.Trim(m[2], `"' ;`)
 		}
 		lines = append(lines, startupLine{file, i + 1, text, full})
@@ -87,7 +94,7 @@ func readStartupFile(file, home string) []startupLine {
 // assigned finds the last line that sets a variable.
 func (e *exam) assigned(key string) (startupLine, bool) {
 	for _, l := range slices.Backward(e.startup) {
-		if m := assignRE.FindStringSubmatch(l.full); m != nil && m[1] == key {
+		if m := assignRE().FindStringSubmatch(l.full); m != nil && m[1] == key {
 			return l, true
 		}
 	}

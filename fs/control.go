@@ -34,7 +34,7 @@ var (
 )
 
 type question struct {
-	Do   string `json:"do"` // "stats" or "warm"
+	Do   string `json:"do"` // "stats", "warm" or "wait" for the mount to be gone
 	Warm *Warm  `json:"warm,omitempty"`
 }
 
@@ -44,9 +44,10 @@ type answer struct {
 	Files   int      `json:"files,omitempty"` // to be loaded
 	Bytes   int64    `json:"bytes,omitempty"`
 	Missing []string `json:"missing,omitempty"`
-	Read    string   `json:"read,omitempty"` // a file for the asker to read
-	Hot     string   `json:"hot,omitempty"`  // one that is in the hot layer now
-	Size    int64    `json:"size,omitempty"` // of either
+	Absent  int      `json:"absent,omitempty"` // as Warming has them
+	Read    string   `json:"read,omitempty"`   // a file for the asker to read
+	Hot     string   `json:"hot,omitempty"`    // one that is in the hot layer now
+	Size    int64    `json:"size,omitempty"`   // of either
 	End     bool     `json:"end,omitempty"`
 }
 
@@ -54,7 +55,7 @@ const (
 	maxQuestion   = 4 << 20
 	maxAskers     = 16
 	questionWait  = 10 * time.Second
-	answerWait    = time.Minute // for the asker to take it
+	answerWait    = time.Minute // for the mount to say it, and the asker to take it
 	socketSuffix  = ".sock"
 	socketDirMode = 0o700
 )
@@ -82,11 +83,15 @@ func CheckRunDir(dir string, uid int) error {
 // control is the listening side.
 type control struct {
 	listener *net.UnixListener
+	name     string
+	file     os.FileInfo // of the socket
 	stop     context.CancelFunc
 	serving  sync.WaitGroup
 }
 
-// listen makes the socket of the mount below dir.
+// listen makes the socket of the mount below dir. A mount that was here
+// before and had the same device number may be ending still, so the socket
+// takes the place of one that is there, and neither removes the other's.
 func (s *Server) listen(dir string) error {
 	b, err := os.ReadFile("/proc/self/mountinfo")
 	if err != nil {
@@ -102,19 +107,49 @@ func (s *Server) listen(dir string) error {
 	if err := CheckRunDir(dir, os.Geteuid()); err != nil {
 		return err
 	}
-	sweepSockets(dir)
-	l, err := net.ListenUnix("unix", &net.UnixAddr{Name: filepath.Join(dir, SocketName(s.dir, device)), Net: "unix"})
+	unlock, err := lockFolder(dir)
 	if err != nil {
 		return err
 	}
-	if err := os.Chmod(l.Addr().String(), 0o600); err != nil {
-		l.Close()
+	defer unlock()
+	sweepSockets(dir)
+	name := filepath.Join(dir, SocketName(s.dir, device))
+	made := strings.TrimSuffix(name, socketSuffix) + "-"
+	_ = os.Remove(made) // of a mount that was killed here
+	l, err := net.ListenUnix("unix", &net.UnixAddr{Name: made, Net: "unix"})
+	if err != nil {
 		return err
 	}
+	l.SetUnlinkOnClose(false)
+	err = os.Chmod(made, 0o600)
+	if err == nil {
+		err = os.Rename(made, name)
+	}
+	var file os.FileInfo
+	if err == nil {
+		file, err = os.Lstat(name)
+	}
+	if err != nil {
+		l.Close()
+		return errors.Join(err, os.Remove(made))
+	}
 	ctx, stop := context.WithCancel(context.Background())
-	s.control = &control{listener: l, stop: stop}
+	s.control = &control{listener: l, name: name, file: file, stop: stop}
 	s.control.serving.Go(func() { s.accept(ctx, l) })
 	return nil
+}
+
+// lockFolder keeps other mounts from changing the sockets of a folder.
+func lockFolder(dir string) (unlock func(), err error) {
+	f, err := os.Open(dir)
+	if err != nil {
+		return nil, err
+	}
+	if err := unix.Flock(int(f.Fd()), unix.LOCK_EX); err != nil {
+		f.Close()
+		return nil, &os.PathError{Op: "lock", Path: dir, Err: err}
+	}
+	return func() { f.Close() }, nil
 }
 
 // sweepSockets removes what killed mounts left.
@@ -130,12 +165,20 @@ func sweepSockets(dir string) {
 	}
 }
 
+// close removes the socket, and then hangs up on those who wait for the end.
 func (c *control) close() {
-	if c != nil {
-		c.stop()
-		c.listener.Close() // removes the socket
-		c.serving.Wait()
+	if c == nil {
+		return
 	}
+	if unlock, err := lockFolder(filepath.Dir(c.name)); err == nil {
+		if now, err := os.Lstat(c.name); err == nil && os.SameFile(now, c.file) {
+			_ = os.Remove(c.name) // else the next mount does
+		}
+		unlock()
+	}
+	c.listener.Close()
+	c.stop()
+	c.serving.Wait()
 }
 
 func (s *Server) accept(ctx context.Context, l *net.UnixListener) {
@@ -207,6 +250,9 @@ func (s *Server) attend(ctx context.Context, c *net.UnixConn) {
 		a.tell(answer{Stats: &st, End: true})
 	case q.Do == "warm" && q.Warm != nil:
 		s.attendWarm(ctx, a, *q.Warm)
+	case q.Do == "wait":
+		a.tell(answer{End: true})
+		_, _ = c.Read(make([]byte, 1)) // until one of the two hangs up
 	default:
 		a.tell(answer{Error: fmt.Sprintf("no question %q", q.Do), End: true})
 	}
@@ -230,7 +276,7 @@ func (s *Server) attendWarm(ctx context.Context, a *asker, w Warm) {
 	}()
 	defer func() { a.c.Close(); <-gone }()
 
-	a.tell(answer{Files: len(p.files), Bytes: p.bytes, Missing: p.missing})
+	a.tell(answer{Files: len(p.files), Bytes: p.bytes, Missing: p.missing, Absent: p.absent})
 	rest := s.heat(ctx, p, func(f warmFile) { a.tell(answer{Hot: f.path, Size: f.inode.size}) })
 	for _, f := range rest {
 		a.tell(answer{Read: f.path, Size: f.inode.size})
@@ -313,9 +359,13 @@ func (a *Asker) ask(ctx context.Context, q question, each func(answer)) error {
 	}
 	for d := json.NewDecoder(a.c); ; {
 		var m answer
+		_ = a.c.SetReadDeadline(time.Now().Add(answerWait)) // fails with the read
 		if err := d.Decode(&m); err != nil {
-			if ctx.Err() != nil {
+			switch {
+			case ctx.Err() != nil:
 				return ctx.Err()
+			case errors.Is(err, os.ErrDeadlineExceeded):
+				return fmt.Errorf("%w: it says nothing", ErrNoSocket)
 			}
 			return fmt.Errorf("%w: it hung up (%w)", ErrNoSocket, err)
 		}
@@ -342,11 +392,26 @@ func (a *Asker) Stats(ctx context.Context) (st Stats, err error) {
 	return st, err
 }
 
+// Wait prepares for the end of the mount: the function that it returns waits
+// until the mount has ended and its process holds neither the hot folder nor
+// the socket any more, and says whether it saw that within a time.
+func (a *Asker) Wait(ctx context.Context) (ended func(time.Duration) bool, err error) {
+	if err := a.ask(ctx, question{Do: "wait"}, func(answer) {}); err != nil {
+		return nil, err
+	}
+	return func(wait time.Duration) bool {
+		_ = a.c.SetReadDeadline(time.Now().Add(wait)) // fails with the read
+		_, err := a.c.Read(make([]byte, 1))
+		return err != nil && !errors.Is(err, os.ErrDeadlineExceeded)
+	}, nil
+}
+
 // Warming is what a mount has to say to a Warm.
 type Warming struct {
 	Files   int
 	Bytes   int64
-	Missing []string   // paths that are not there, with their version
+	Missing []string   // paths that are not there, with their version; at most 1000
+	Absent  int        // how many paths are not there
 	Hot     int        // files that are in the hot layer now
 	Read    []WarmFile // files for the caller to read through the mount
 }
@@ -371,7 +436,7 @@ func (a *Asker) Warm(ctx context.Context, w Warm, begin, loaded func(int64)) (r 
 				r.Read = append(r.Read, WarmFile{m.Read, m.Size})
 			}
 		case !m.End:
-			r.Files, r.Bytes, r.Missing = m.Files, m.Bytes, m.Missing
+			r.Files, r.Bytes, r.Missing, r.Absent = m.Files, m.Bytes, m.Missing, m.Absent
 			begin(m.Bytes)
 		}
 	})

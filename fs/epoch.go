@@ -35,7 +35,8 @@ type epoch struct {
 	links      map[uint64]*link // the mount's own, also those of earlier epochs
 	bytes      int64            // of all files of all versions
 	files      int
-	all        sync.Once // loading of all trees
+	provenance map[uint64]string // of the versions, by the node ids of their folders
+	all        sync.Once         // loading of all trees
 }
 
 // listing is the root or bin.
@@ -76,7 +77,7 @@ func newLink(target string, mtime int64) *link {
 func (s *Server) newEpoch(old *epoch, snap *index.Snapshot, p *packs) *epoch {
 	e := &epoch{
 		generation: snap.Generation, packs: p, packRefs: snap.Packs,
-		links: map[uint64]*link{}, removed: map[*release]time.Time{},
+		links: map[uint64]*link{}, removed: map[*release]time.Time{}, provenance: map[uint64]string{},
 	}
 	known := map[uint64]*release{}
 	if old != nil {
@@ -96,6 +97,7 @@ func (s *Server) newEpoch(old *epoch, snap *index.Snapshot, p *packs) *epoch {
 		e.releases = append(e.releases, r)
 		e.bytes += v.Bytes
 		e.files += v.Files
+		e.provenance[v.RootNode] = cmp.Or(v.Provenance, unverified)
 		root = append(root, named{name: v.Name, node: v.RootNode, folder: r})
 		if v.Platform == index.HostPlatform() && !(s.launcher != "" && v.Name == "fmt") {
 			bin = append(bin, named{name: "go" + v.Name, link: newLink("../"+v.Name+"/bin/go", v.Time)})

@@ -153,7 +153,7 @@ func (f *hotFolder) prepare() error {
 			return fmt.Errorf("it has other files in it (%s)", name)
 		}
 	}
-	fd, err := unix.Openat(f.fd(), hotLock, unix.O_RDWR|unix.O_CREAT|unix.O_NOFOLLOW|unix.O_CLOEXEC, 0o600)
+	fd, err := unix.Openat(f.fd(), hotLock, unix.O_RDONLY|unix.O_CREAT|unix.O_NOFOLLOW|unix.O_CLOEXEC, 0o600)
 	if err != nil {
 		return err
 	}
@@ -257,10 +257,17 @@ func (f *hotFolder) create(k hotKey, write func(*os.File) error) (_ *os.File, er
 	if closed := w.Close(); err == nil {
 		err = closed
 	}
+	// Opened before it has its name: a file there that nobody has would take
+	// room that nobody counts.
+	var r *os.File
+	if err == nil {
+		r, err = f.openat(name, unix.O_RDONLY)
+	}
 	if err == nil {
 		if err = unix.Renameat(f.fd(), name, f.fd(), k.String()); err == nil {
-			return f.open(k)
+			return r, nil
 		}
+		r.Close()
 	}
 	_ = unix.Unlinkat(f.fd(), name, 0) // the error is what counts
 	return nil, err

@@ -72,7 +72,7 @@ func today() uint32 { return uint32(time.Now().Unix() / (24 * 3600)) }
 
 // read returns the notes in a file; none where there is no file.
 func readNotes(name string) (notes, error) {
-	f, err := os.OpenFile(name, os.O_RDONLY|unix.O_NOFOLLOW, 0)
+	f, err := os.OpenFile(name, os.O_RDONLY|unix.O_NOFOLLOW|unix.O_NONBLOCK, 0)
 	if errors.Is(err, os.ErrNotExist) {
 		return notes{}, nil
 	}

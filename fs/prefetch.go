@@ -1,10 +1,14 @@
 package fs
 
 import (
+	"slices"
 	"time"
 
 	"github.com/hanwen/go-fuse/v2/fuse"
 	"golang.org/x/sys/unix"
+
+	"gofs/blobstore"
+	"gofs/index"
 )
 
 // A program that reads one file of a folder mostly reads the others next, and
@@ -120,4 +124,68 @@ func (s *Server) push(k notifier, n *inode, since int64) int64 {
 		n.cached.Store(0)
 	}
 	return n.size
+}
+
+// pushPiece is how much of a large file is pushed at once, in bytes.
+const pushPiece = 1 << 20
+
+// pushWhole pushes a file that has been read from and lies in one record, as
+// programs do in a compacted store. To decode such a record takes 100 ms and
+// more; with many programs read at a time, those in memory would drive each
+// other out between two READs of one.
+func (s *Server) pushWhole(n *inode, d *blobstore.Decoded, first int) {
+	k, now := s.kernel.Load(), s.clock()
+	before := n.cached.Load()
+	if k == nil || before != 0 && now-before < int64(lost) || !holds(d, first, n.refs) || !n.cached.CompareAndSwap(before, now) {
+		return
+	}
+	b := d.Plain[d.Blobs[first].Offset:][:n.size]
+	for offset := int64(0); offset < n.size; offset += pushPiece {
+		switch (*k).InodeNotifyStoreCache(n.number, offset, b[offset:min(offset+pushPiece, n.size)]) {
+		case fuse.OK:
+			continue
+		case fuse.ENOENT:
+			s.counters.storesUnknown.Add(1)
+		default:
+			s.counters.storesFailed.Add(1)
+		}
+		n.cached.Store(0)
+		return
+	}
+	s.counters.stores.Add(1)
+	s.counters.storedBytes.Add(uint64(n.size))
+	if n.afterPushed() {
+		s.decodeNext(n)
+	}
+}
+
+// afterPushed says whether the file pushed whole before this one in its tree
+// is the large file before it in its folder: then somebody takes one after
+// the other, whose last READ of each never comes.
+func (n *inode) afterPushed() bool {
+	g, at := n.home.Load(), n.place.Load()
+	if g == nil || int(at) >= len(g.inodes) || g.inodes[at] != n { // changed just now
+		return false
+	}
+	before := g.pushed.Swap(at)
+	if before < g.Folders[g.folderOf(at)].First || before >= at {
+		return false
+	}
+	return !slices.ContainsFunc(g.inodes[before+1:at], func(n *inode) bool { return n != nil && len(n.refs) > 1 })
+}
+
+// holds says whether blobs lie in a record one behind the other from its blob
+// first on, and are sound.
+func holds(d *blobstore.Decoded, first int, refs []index.Ref) bool {
+	if first < 0 || len(refs) > len(d.Blobs)-first {
+		return false
+	}
+	next := d.Blobs[first].Offset
+	for i, m := range d.Blobs[first : first+len(refs)] {
+		if m.Bad || m.ID != refs[i].ID || m.Length != refs[i].Length || m.Offset != next {
+			return false
+		}
+		next += m.Length
+	}
+	return true
 }

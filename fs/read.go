@@ -46,8 +46,13 @@ func (r *rawFS) Read(_ <-chan struct{}, in *fuse.ReadIn, buf []byte) (fuse.ReadR
 		if in.Offset == 0 {
 			res.server, res.read = r.Server, n
 		}
+	} else if res.whole != nil {
+		res.server, res.read = r.Server, n
 	} else if end := int64(in.Offset) + int64(res.size); n.next.Swap(end) == int64(in.Offset) {
 		r.decodeAhead(n.refs, end, int64(in.Size))
+		if end == n.size {
+			r.decodeNext(n)
+		}
 	}
 	return res, fuse.OK
 }
@@ -93,11 +98,14 @@ func (s *Server) slices(res *readResult, n *inode, offset, size int64) error {
 		if len(res.bytes) == 0 {
 			s.decodeAhead(n.refs[i+1:], 0, size-int64(ref.Length)+offset)
 		}
-		b, err := s.blob(ref)
+		d, k, err := s.blobRecord(ref)
 		if err != nil {
 			return err
 		}
-		b = b[offset:]
+		if len(n.refs) > 1 && len(d.Plain) >= int(n.size) {
+			res.whole, res.first = d, k-i
+		}
+		b := d.Bytes(k)[offset:]
 		b = b[:min(size, int64(len(b)))]
 		offset, size = 0, size-int64(len(b))
 		res.bytes = append(res.bytes, b)
@@ -112,15 +120,25 @@ func (s *Server) slices(res *readResult, n *inode, offset, size int64) error {
 // blob returns the bytes of a blob, which nobody may change. Errors have been
 // reported.
 func (s *Server) blob(ref index.Ref) ([]byte, error) {
+	d, i, err := s.blobRecord(ref)
+	if err != nil {
+		return nil, err
+	}
+	return d.Bytes(i), nil
+}
+
+// blobRecord returns the record that holds a blob, and its place in it.
+// Errors have been reported.
+func (s *Server) blobRecord(ref index.Ref) (*blobstore.Decoded, int, error) {
 	d, i, err := s.record(context.Background(), ref.ID)
 	if err == nil {
-		if b := d.Bytes(i); len(b) == int(ref.Length) {
-			return b, nil
+		if d.Blobs[i].Length == ref.Length {
+			return d, i, nil
 		}
 		err = fmt.Errorf("blob %s: not the length that the tree says: %w", ref.ID, blobstore.ErrDamaged)
 	}
 	s.reportFailure(ref.ID, err)
-	return nil, err
+	return nil, 0, err
 }
 
 // reportFailure counts a blob that cannot be read, and logs it the first time.
@@ -143,6 +161,9 @@ type readResult struct {
 	size   int
 	server *Server // set where the read is to be followed by a prefetch
 	read   *inode
+	// The record that may hold the whole file, and where its first blob is.
+	whole *blobstore.Decoded
+	first int
 }
 
 var readResults = sync.Pool{New: func() any { return new(readResult) }}
@@ -164,11 +185,15 @@ func (res *readResult) Bytes(buf []byte) ([]byte, fuse.Status) {
 // Done starts the prefetch: the reader has its answer, and the kernel has let
 // go of the pages that it locked for it.
 func (res *readResult) Done() {
-	s, n := res.server, res.read
+	s, n, whole, first := res.server, res.read, res.whole, res.first
 	clear(res.bytes) // they would keep records in memory
 	*res = readResult{bytes: res.bytes[:0]}
 	readResults.Put(res)
-	if n != nil {
+	switch {
+	case n == nil:
+	case whole != nil:
+		s.pushWhole(n, whole, first)
+	default:
 		s.prefetch(n)
 	}
 }

@@ -30,6 +30,7 @@ type grown struct {
 	mtime  int64        // of the folders, Unix seconds
 	inodes []*inode     // as Tree.Entries; nil for folders
 	ahead  atomic.Int32 // the entry at which the last prefetch stopped
+	pushed atomic.Int32 // the entry that was pushed whole last
 }
 
 // node is the node id of entry i.
@@ -109,26 +110,26 @@ func (s *Server) grow(r *release) (*grown, error) {
 	if err != nil {
 		return nil, err
 	}
-	g := &grown{Tree: tree, root: r.version.RootNode, mtime: r.version.Time, inodes: make([]*inode, len(nodes))}
-	made := make([]inode, len(nodes)) // one allocation instead of 10,000
+	list := make([]identity, len(nodes))
 	for i := range tree.Entries {
-		e, n := &tree.Entries[i], &made[i]
-		n.number, n.mtime = nodes[i].Number, nodes[i].MTime
+		e, id := &tree.Entries[i], &list[i]
+		id.number, id.mtime = nodes[i].Number, nodes[i].MTime
 		switch e.Kind {
 		case index.Folder:
-			continue
+			id.number = 0
 		case index.Symlink:
-			n.mode, n.target, n.size = unix.S_IFLNK|0o777, e.Target, int64(len(e.Target))
+			id.mode, id.target, id.size = unix.S_IFLNK|0o777, e.Target, int64(len(e.Target))
 		default:
-			n.mode, n.size, n.refs = unix.S_IFREG|uint32(e.Mode), e.Size, tree.Blobs(e)
+			id.mode, id.size, id.refs = unix.S_IFREG|uint32(e.Mode), e.Size, tree.Blobs(e)
 		}
-		g.inodes[i] = n
 	}
 	s.pruning.RLock()
 	defer s.pruning.RUnlock()
-	if err := s.inodes.share(g.inodes); err != nil {
+	inodes, err := s.inodes.intern(list)
+	if err != nil {
 		return nil, fmt.Errorf("tree of %s: %w", r.version.Name, err)
 	}
+	g := &grown{Tree: tree, root: r.version.RootNode, mtime: r.version.Time, inodes: inodes}
 	r.tree.Store(g)
 	return g, nil
 }

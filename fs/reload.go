@@ -139,7 +139,7 @@ func (s *Server) prune(now time.Time) {
 	e := &epoch{
 		generation: old.generation, packs: old.packs, packRefs: old.packRefs,
 		removed: map[*release]time.Time{},
-		root:    old.root, bin: old.bin, links: old.links, bytes: old.bytes, files: old.files,
+		root:    old.root, bin: old.bin, links: old.links, bytes: old.bytes, files: old.files, provenance: old.provenance,
 	}
 	for _, r := range old.releases {
 		until, removed := old.removed[r]

@@ -212,11 +212,11 @@ func Mount(ctx context.Context, store *index.Store, dir string, o Options) (*Ser
 		stop()
 		watcher.Wait()
 		<-settled
-		s.control.close()
 		s.keepNotes()
 		s.through.closeAll()
 		s.hot.close()
 		s.closeViews()
+		s.control.close()
 		close(s.done)
 	}()
 	if err := s.fuse.WaitMount(); err != nil {
@@ -292,13 +292,21 @@ func (s *Server) openHot(o Options) (err error) {
 	return nil
 }
 
-// below says whether name is dir or lies in it.
+// below says whether name, which need not be there, is dir or lies in it.
 func below(name, dir string) bool {
 	name, err := filepath.Abs(name)
-	if err == nil {
-		name, err = filepath.EvalSymlinks(name)
+	for rest := ""; err == nil; {
+		real, missing := filepath.EvalSymlinks(name)
+		if missing == nil {
+			name = filepath.Join(real, rest)
+			return name == dir || strings.HasPrefix(name, strings.TrimSuffix(dir, "/")+"/")
+		}
+		if name == "/" {
+			break
+		}
+		name, rest = filepath.Dir(name), filepath.Join(filepath.Base(name), rest)
 	}
-	return err == nil && (name == dir || strings.HasPrefix(name, strings.TrimSuffix(dir, "/")+"/"))
+	return false
 }
 
 // mountOptions are those that all ways to mount share.
@@ -325,7 +333,6 @@ func (s *Server) mountOptions(o Options) *fuse.MountOptions {
 		MaxBackground: 64,
 		// A reply of 1 MiB does not fit into a pipe.
 		DisableSplice:            true,
-		DisableXAttrs:            true,
 		EnableSymlinkCaching:     true,
 		ExplicitDataCacheControl: true,
 		ExtraCapabilities:        fuse.CAP_NO_OPENDIR_SUPPORT,

@@ -22,12 +22,14 @@ const (
 	opFlush
 	opAccess
 	opStatFs
+	opGetXAttr
+	opListXAttr
 	ops
 )
 
 var opNames = [ops]string{
 	"lookup", "forget", "getattr", "readlink", "open", "release", "opendir",
-	"read", "readdir", "readdirplus", "flush", "access", "statfs",
+	"read", "readdir", "readdirplus", "flush", "access", "statfs", "getxattr", "listxattr",
 }
 
 type counters struct {
@@ -105,8 +107,8 @@ func (s *Server) Stats() Stats {
 		Requests:   make(map[string]uint64, ops),
 		ReadBytes:  c.readBytes.Load(),
 		Cache:      CacheStats{cache.Hits, cache.Shared, cache.Decodes, cache.DecodedBytes, cache.Bytes},
-		IO:        IOStats{Mode: "cache"},
-		Hot:       s.hot.stats(),
+		IO:         IOStats{Mode: "cache"},
+		Hot:        s.hot.stats(),
 		Prefetch: PrefetchStats{
 			Stores: c.stores.Load(), Bytes: c.storedBytes.Load(),
 			Unknown: c.storesUnknown.Load(), Failed: c.storesFailed.Load(),

@@ -16,8 +16,15 @@ import (
 
 const nobody = 65534
 
-// TestMain is also the program of TestUserMount.
+// TestMain is also the program of TestUserMount and of what child runs.
 func TestMain(m *testing.M) {
+	if f := children[os.Getenv("GOFS_TEST_CHILD")]; f != nil {
+		if err := f(); err != nil {
+			fmt.Fprintln(os.Stderr, err)
+			os.Exit(1)
+		}
+		os.Exit(0)
+	}
 	if dir := os.Getenv("GOFS_TEST_USER_MOUNT"); dir != "" {
 		if err := userMount(os.Getenv("GOFS_TEST_STORE"), dir); err != nil {
 			fmt.Fprintln(os.Stderr, err)

@@ -40,8 +40,13 @@ type warmFile struct {
 type warmPlan struct {
 	files   []warmFile // each content once, in the order of the trees
 	bytes   int64
-	missing []string // paths that are not there
+	missing []string // paths that are not there, the first maxMissing
+	absent  int      // how many there are
 }
+
+// maxMissing bounds the list of paths that are not there: each of a profile's
+// is looked for in each version.
+const maxMissing = 1000
 
 // plan finds the files.
 func (s *Server) plan(w Warm) (*warmPlan, error) {
@@ -91,7 +96,9 @@ func (s *Server) plan(w Warm) (*warmPlan, error) {
 		}
 		for _, name := range w.Paths {
 			if !g.under(name, r.version.Name, take) {
-				p.missing = append(p.missing, r.version.Name+"/"+name)
+				if p.absent++; p.absent <= maxMissing {
+					p.missing = append(p.missing, r.version.Name+"/"+name)
+				}
 			}
 		}
 	}

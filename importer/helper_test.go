@@ -105,7 +105,7 @@ func full(version string) *fake {
 		}
 		f.add(fmt.Sprintf("src/p%d/f%d.go", i%10, i), data)
 	}
-	f.add("src/empty", "").add("src/none/", "").add("lib/link", "-> ../VERSION")
+	f.add("src/same.go", "package p1\n\nfunc F1() {}\n").add("src/empty", "").add("src/none/", "").add("lib/link", "-> ../VERSION")
 	return f.add("pkg/tool/same", string(noise(1, 3<<20))).add("bin/gofmt", string(noise(2, 700<<10))+version)
 }
 

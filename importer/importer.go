@@ -25,6 +25,7 @@ import (
 	"time"
 
 	"gofs/blobstore"
+	"gofs/importer/provenance"
 	"gofs/importer/source"
 	"gofs/index"
 )
@@ -35,21 +36,30 @@ type Options struct {
 	Level   blobstore.Level
 	NoWait  bool                // fail with index.ErrLocked instead of waiting
 	Waiting func(holder string) // called once when another process writes to the store
+
+	// Checksums is asked whether the release is what the Go project released.
+	// What it has another hash for is never imported; what it does not know or
+	// gives no answer for is, as unverified, unless Require is set. If nil,
+	// nobody is asked.
+	Checksums *provenance.Database
+	Require   bool
 }
 
 // Result is what an import did.
 type Result struct {
 	Version index.Version
 	Existed bool  // the store had it already; nothing was changed
+	Proved  bool  // Existed, but that it was proved is new
 	Bytes   int64 // of all files
 	New     int64 // of these, bytes that the store did not have
 	Stored  int64 // what it added to the packs
 	Elapsed time.Duration
+	Warning string // why Version could not be proved although it should have been, "" if it was
 }
 
 // Import reads a source to its end and publishes it. The error is one of
-// package source's, index.ErrExists, index.ErrLocked, or that of the file
-// system; the store is then as it was.
+// package source's, one of package provenance's, index.ErrExists, index.ErrLocked, or that of
+// the file system; the store is then as it was.
 func Import(ctx context.Context, store *index.Store, src source.Source, o Options) (*Result, error) {
 	start := time.Now()
 	lock, err := store.Lock(ctx, index.LockOptions{Verb: "import", NoWait: o.NoWait, Waiting: o.Waiting})
@@ -72,22 +82,30 @@ func Import(ctx context.Context, store *index.Store, src source.Source, o Option
 		return &Result{Version: *old, Existed: true, Bytes: old.Bytes, Elapsed: time.Since(start)}, nil
 	}
 	in := newIntake(snap, view, w)
-	if err := in.read(ctx, src); err != nil {
-		return nil, err
-	}
-	r, err := in.result(src, o)
+	in.proof = newProof(ctx, o)
+	defer in.proof.stop()
+	r, err := in.release(ctx, src, o)
 	if err != nil {
-		return nil, fmt.Errorf("%s: %w", src.Label(), err)
+		return nil, err
 	}
 	old, err := existing(snap, &r.Version)
 	if err != nil {
 		return nil, fmt.Errorf("%s: %w", src.Label(), err)
 	}
+	c := index.Change{Add: []index.Addition{{Version: r.Version, Tree: in.tree}}}
 	if old != nil {
-		r.Version, r.Existed, r.New, r.Elapsed = *old, true, 0, time.Since(start)
-		return r, nil
+		r.Existed, r.New = true, 0
+		r.Proved = provenance.Proved(&r.Version) && !provenance.Proved(old)
+		h1, proof := r.Version.H1, r.Version.Provenance
+		r.Version = *old
+		if !r.Proved {
+			r.Elapsed = time.Since(start)
+			return r, nil
+		}
+		r.Version.H1, r.Version.Provenance = h1, proof
+		c = index.Change{Describe: []index.Version{r.Version}}
 	}
-	packs, err := in.publish(ctx, lock, r)
+	packs, err := in.publish(ctx, lock, &r.Version, c)
 	if err != nil {
 		return nil, fmt.Errorf("%s: %w", src.Label(), err)
 	}
@@ -95,6 +113,24 @@ func Import(ctx context.Context, store *index.Store, src source.Source, o Option
 		r.Stored += p.Size
 	}
 	r.Elapsed = time.Since(start)
+	return r, nil
+}
+
+// release takes a whole source in and says which proved release it is.
+func (in *intake) release(ctx context.Context, src source.Source, o Options) (*Result, error) {
+	if version, platform, known := src.Release(); known {
+		in.proof.ask(version, platform)
+	}
+	if err := in.read(ctx, src); err != nil {
+		return nil, err
+	}
+	r, err := in.result(src, o)
+	if err == nil {
+		r.Warning, err = in.prove(ctx, &r.Version)
+	}
+	if err != nil {
+		return nil, fmt.Errorf("%s: %w", src.Label(), err)
+	}
 	return r, nil
 }
 
@@ -109,7 +145,7 @@ func fetched(snap *index.Snapshot, src source.Source, o Options) *index.Version 
 		return v.Release == release && v.Platform == platform && v.Source == src.Origin() &&
 			v.Name == cmp.Or(o.As, index.VersionName(release, platform))
 	})
-	if !known || i < 0 {
+	if !known || i < 0 || o.Require && !provenance.Proved(&snap.Versions[i]) {
 		return nil
 	}
 	return &snap.Versions[i]
@@ -195,16 +231,16 @@ func (in *intake) identify(src source.Source, as string) (index.Version, error) 
 	return v, nil
 }
 
-// publish stores the tree and the description and commits.
-func (in *intake) publish(ctx context.Context, lock *index.Writer, r *Result) ([]blobstore.Pack, error) {
-	if !in.view.Has(r.Version.Tree) {
-		g := blobstore.Group{Kind: blobstore.Tree, Blobs: []blobstore.Blob{{ID: r.Version.Tree, Data: in.encoded}}}
-		in.addBase(ctx, &g, &r.Version)
+// publish stores the tree and the description of a version and commits.
+func (in *intake) publish(ctx context.Context, lock *index.Writer, v *index.Version, c index.Change) (_ []blobstore.Pack, err error) {
+	if !in.view.Has(v.Tree) {
+		g := blobstore.Group{Kind: blobstore.Tree, Blobs: []blobstore.Blob{{ID: v.Tree, Data: in.encoded}}}
+		in.addBase(ctx, &g, v)
 		if err := in.w.Add(ctx, g); err != nil {
 			return nil, err
 		}
 	}
-	record, err := index.VersionRecord(&r.Version)
+	record, err := index.VersionRecord(v)
 	if err != nil {
 		return nil, err
 	}
@@ -212,18 +248,17 @@ func (in *intake) publish(ctx context.Context, lock *index.Writer, r *Result) ([
 	if err := in.w.Add(ctx, g); err != nil {
 		return nil, err
 	}
-	packs, err := in.w.Finish()
-	if err != nil {
+	if c.Packs, err = in.w.Finish(); err != nil {
 		return nil, err
 	}
 	if err := ctx.Err(); err != nil {
 		// Interrupted after the packs got their names: they are garbage.
-		return nil, errors.Join(context.Cause(ctx), lock.Discard(packs))
+		return nil, errors.Join(context.Cause(ctx), lock.Discard(c.Packs))
 	}
-	if err := lock.Commit(index.Change{Packs: packs, Add: []index.Addition{{Version: r.Version, Tree: in.tree}}}); err != nil {
-		return nil, errors.Join(err, lock.Discard(packs))
+	if err := lock.Commit(c); err != nil {
+		return nil, errors.Join(err, lock.Discard(c.Packs))
 	}
-	return packs, nil
+	return c.Packs, nil
 }
 
 // addBase names the tree of the nearest release as base for a new one: the

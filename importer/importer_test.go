@@ -27,7 +27,7 @@ func TestImport(t *testing.T) {
 		if v.Name != "1.23.3" || v.Release != "1.23.3" || v.Platform != index.HostPlatform() || v.Source != f.Origin() || v.Time != released.Unix() {
 			t.Errorf("%+v", v)
 		}
-		if v.Files != 307 || v.Folders != 18 || r.Bytes != v.Bytes || r.New != v.New || r.New >= r.Bytes || r.Stored < 3<<20 || r.Existed {
+		if v.Files != 308 || v.Folders != 18 || r.Bytes != v.Bytes || r.New != v.New || r.New >= r.Bytes || r.Stored < 3<<20 || r.Existed {
 			t.Errorf("%+v", r)
 		}
 		checkContents(t, s, "1.23.3", f)
@@ -192,7 +192,7 @@ func TestBrokenSources(t *testing.T) {
 				_, err := Import(t.Context(), s, test.src, Options{})
 				return err
 			})
-			if !errors.Is(err, test.want) || strings.Count(err.Error(), test.src.Label()) != 1 || strings.Contains(err.Error(), "\n") {
+			if !errors.Is(err, test.want) || strings.Count(err.Error(), test.src.Label()+": ") != 1 || strings.Contains(err.Error(), "\n") {
 				t.Errorf("error %q", err)
 			}
 		})
@@ -336,7 +336,10 @@ func TestTreeChain(t *testing.T) {
 	want := map[string]*fake{}
 	for i := range blobstore.MaxDepth + 3 {
 		name := fmt.Sprint("1.22.", i)
-		want[name] = full(name)
+		want[name] = release(name, index.HostPlatform())
+		for j := range 100 {
+			want[name].add(fmt.Sprintf("src/p/f%d.go", j), fmt.Sprint("package p", j))
+		}
 		imported(t, s, want[name], Options{})
 	}
 	st, err := s.Stats(t.Context())

@@ -81,7 +81,10 @@ type Change struct {
 	Packs  []blobstore.Pack // durable already; where a blob lay elsewhere it moves here
 	Add    []Addition
 	Remove []string // names of versions
-	Drop   []uint32 // packs, with the blobs that still lie in them
+	// Describe has versions described anew, as to what proved them. All that
+	// says which files they have must be as it is.
+	Describe []Version
+	Drop     []uint32 // packs, with the blobs that still lie in them
 }
 
 // Commit makes the change durable and announces it. After an error the change
@@ -154,6 +157,11 @@ func (c *Change) apply(tx *bolt.Tx) (uint64, error) {
 	}
 	for i := range c.Add {
 		if err := addVersion(tx, &c.Add[i]); err != nil {
+			return 0, err
+		}
+	}
+	for i := range c.Describe {
+		if err := describeVersion(tx, &c.Describe[i]); err != nil {
 			return 0, err
 		}
 	}
@@ -252,6 +260,24 @@ func addVersion(tx *bolt.Tx, a *Addition) error {
 		tx.Bucket(bucketVersions).Put([]byte(v.Name), b),
 		tx.Bucket(bucketNodes).Put([]byte(v.Name), encodeNodes(nodes)),
 		tx.Bucket(bucketMeta).Put(keyNode, encodeNumber(next)))
+}
+
+func describeVersion(tx *bolt.Tx, v *Version) error {
+	b := tx.Bucket(bucketVersions).Get([]byte(v.Name))
+	if b == nil {
+		return fmt.Errorf("version %s %w", v.Name, ErrNoVersion)
+	}
+	old, err := decodeVersion(v.Name, b)
+	if err != nil {
+		return err
+	}
+	if old.Tree != v.Tree || old.RootNode != v.RootNode || old.Time != v.Time {
+		return fmt.Errorf("version %s %w", v.Name, ErrExists)
+	}
+	if b, err = encodeVersion(v); err != nil {
+		return err
+	}
+	return tx.Bucket(bucketVersions).Put([]byte(v.Name), b)
 }
 
 // needs lists the blobs that the version cannot do without.

@@ -184,3 +184,42 @@ func TestDiscard(t *testing.T) {
 	}
 	check(t, s, map[string]content{"1.22.0": goLike(5, "x")})
 }
+
+// A version can be described anew, but not become another one.
+func TestDescribe(t *testing.T) {
+	s := newStore(t)
+	put(t, s, "1.23.3", content{"VERSION": "go1.23.3"})
+	list, err := s.Versions()
+	if err != nil {
+		t.Fatal(err)
+	}
+	proved := list[0]
+	proved.H1, proved.Provenance = "h1:AAAA", "sumdb example"
+	describe := func(v Version) error {
+		w := lock(t, s)
+		defer w.Close()
+		return w.Commit(Change{Describe: []Version{v}})
+	}
+	for what, change := range map[string]func(*Version){
+		"name": func(v *Version) { v.Name = "1.23.4" },
+		"tree": func(v *Version) { v.Tree[0] ^= 1 },
+		"root": func(v *Version) { v.RootNode++ },
+		"time": func(v *Version) { v.Time++ },
+	} {
+		v := proved
+		change(&v)
+		if err := describe(v); !errors.Is(err, ErrExists) && !errors.Is(err, ErrNoVersion) {
+			t.Errorf("another %s: %v", what, err)
+		}
+	}
+	before, _ := s.Generation()
+	if err := describe(proved); err != nil {
+		t.Fatal(err)
+	}
+	if list, err = s.Versions(); err != nil || len(list) != 1 || list[0] != proved {
+		t.Errorf("%+v, %v", list, err)
+	}
+	if after, _ := s.Generation(); after != before+1 {
+		t.Errorf("generation %d, before %d", after, before)
+	}
+}

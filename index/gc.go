@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"maps"
 	"os"
 	"path/filepath"
 	"slices"
@@ -30,6 +31,7 @@ type GCResult struct {
 	Rewritten int   `json:"rewritten"` // packs with unused blobs
 	Garbage   int   `json:"garbage"`   // packs and files that no index names
 	Unused    int64 `json:"unused"`    // bytes left in packs that were not worth it
+	Bases     int64 `json:"bases"`     // bytes of content kept only as bases
 }
 
 // GC removes from the packs what no version needs, and from the folder of the
@@ -68,7 +70,8 @@ type collection struct {
 	opts   GCOptions
 	snap   *Snapshot
 	view   *blobstore.View
-	live   map[blobstore.ID]bool
+	live   map[blobstore.ID]bool // what is kept
+	wanted map[blobstore.ID]bool // of it, what versions have
 	packs  []packUse
 	r      *GCResult
 }
@@ -100,10 +103,15 @@ func (c *collection) mark(ctx context.Context) error {
 			c.live[r.ID] = true
 		}
 	}
-	var based []*blobstore.Record
-	err := c.eachRecord(ctx, func(_ blobstore.PackRef, r *blobstore.Record) {
+	c.wanted = maps.Clone(c.live)
+	type stored struct {
+		pack uint32
+		*blobstore.Record
+	}
+	var based []stored
+	err := c.eachRecord(ctx, func(ref blobstore.PackRef, r *blobstore.Record) {
 		if len(r.Bases()) > 0 {
-			based = append(based, r)
+			based = append(based, stored{ref.Number, r})
 		}
 	})
 	if err != nil {
@@ -112,7 +120,7 @@ func (c *collection) mark(ctx context.Context) error {
 	// Chains are at most MaxDepth long.
 	for range blobstore.MaxDepth {
 		for _, r := range based {
-			if c.uses(r) {
+			if len(c.used(r.pack, r.Record)) > 0 {
 				for _, id := range r.Bases() {
 					c.live[id] = true
 				}
@@ -122,13 +130,24 @@ func (c *collection) mark(ctx context.Context) error {
 	return nil
 }
 
-func (c *collection) uses(r *blobstore.Record) bool {
-	for _, m := range r.Blobs() {
-		if c.live[m.ID] {
-			return true
+// used lists the blobs of a record that are in use and read from there. A
+// program is used as a whole if any part of it is: parts of it may lie in the
+// records of other programs too, and for a delta it must be whole.
+func (c *collection) used(pack uint32, r *blobstore.Record) []int {
+	var used, all []int
+	placed := r.Placed()
+	live := true
+	for i, b := range placed {
+		all = append(all, i)
+		if c.here(pack, b) {
+			used = append(used, i)
 		}
+		live = live && (c.live[b.ID] || r.IsProgram() && i == 0 && len(placed) > 1)
 	}
-	return false
+	if len(used) > 0 && r.IsProgram() && (live || c.live[placed[0].ID]) {
+		return all
+	}
+	return used
 }
 
 // eachRecord calls fn for every record of every pack that the index names.
@@ -169,12 +188,16 @@ func (c *collection) weigh(ctx context.Context) error {
 	}
 	return c.eachRecord(ctx, func(ref blobstore.PackRef, r *blobstore.Record) {
 		p := &c.packs[index[ref.Number]]
-		for _, b := range r.Placed() {
-			if c.here(ref.Number, b) {
-				p.blobs++
-				p.used += int64(b.Stored)
-			} else {
-				p.unused += int64(b.Stored)
+		placed := r.Placed()
+		for _, b := range placed {
+			p.unused += int64(b.Stored)
+		}
+		for _, i := range c.used(ref.Number, r) {
+			p.blobs++
+			p.used += int64(placed[i].Stored)
+			p.unused -= int64(placed[i].Stored)
+			if r.Kind() == blobstore.Data && !c.wanted[placed[i].ID] {
+				c.r.Bases += int64(placed[i].Stored)
 			}
 		}
 	})
@@ -256,7 +279,7 @@ func (c *collection) removeDropped(numbers []uint32) error {
 }
 
 // rewrite queues the records of a pack that are in use. One that is in use in
-// part is encoded anew, without bases.
+// part is encoded anew, with the bases it had if a compaction made it.
 func (c *collection) rewrite(ctx context.Context, w *blobstore.Writer, ref blobstore.PackRef) error {
 	p, err := blobstore.OpenPack(c.writer.store.PackDir(), ref.Name)
 	if err != nil {
@@ -267,17 +290,11 @@ func (c *collection) rewrite(ctx context.Context, w *blobstore.Writer, ref blobs
 		if err != nil {
 			return err
 		}
-		placed := r.Placed()
-		var used []int
-		for i, b := range placed {
-			if c.here(ref.Number, b) {
-				used = append(used, i)
-			}
-		}
+		used := c.used(ref.Number, r)
 		switch len(used) {
 		case 0:
 			continue
-		case len(placed):
+		case len(r.Blobs()):
 			err = w.Copy(ctx, r)
 		default:
 			err = c.regroup(ctx, w, r, used)
@@ -301,7 +318,24 @@ func (c *collection) regroup(ctx context.Context, w *blobstore.Writer, r *blobst
 		}
 		g.Blobs = append(g.Blobs, blobstore.Blob{ID: d.Blobs[i].ID, Data: d.Bytes(i)})
 	}
-	return w.Add(ctx, g)
+	if r.Effort() == 0 {
+		return w.Add(ctx, g)
+	}
+	if !r.IsProgram() {
+		for _, id := range r.Bases() {
+			b, err := c.view.Blob(ctx, id)
+			if err != nil {
+				return err
+			}
+			g.Bases = append(g.Bases, blobstore.Blob{ID: id, Data: b})
+		}
+		g.Depth = r.Depth() - 1
+	}
+	dense, err := blobstore.EncodeGroup(r.Effort(), g)
+	if err != nil {
+		return err
+	}
+	return w.Copy(ctx, dense)
 }
 
 // removeGarbage removes the packs that the index does not name, and what a

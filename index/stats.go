@@ -32,6 +32,7 @@ type EncodingStats struct {
 	Records int    `json:"records"`
 	Plain   int64  `json:"plain"`
 	Stored  int64  `json:"stored"`
+	Saved   int64  `json:"saved"` // the difference
 }
 
 // ChainStats counts the records whose longest chain of bases has a length.
@@ -96,16 +97,20 @@ func (t *tally) packs(ctx context.Context) error {
 		t.s.Encodings[i].Records++
 		t.s.Encodings[i].Plain += r.Plain()
 		t.s.Encodings[i].Stored += r.Size()
+		t.s.Encodings[i].Saved += r.Plain() - r.Size()
 		for len(t.s.Chains) <= r.Depth() {
 			t.s.Chains = append(t.s.Chains, ChainStats{Depth: len(t.s.Chains)})
 		}
 		t.s.Chains[r.Depth()].Records++
 		t.s.Chains[r.Depth()].Stored += r.Size()
-		for _, b := range r.Placed() {
-			if t.use.here(ref.Number, b) {
-				t.stored[b.ID] = b.Stored
-			} else {
-				t.s.Unused += int64(b.Stored)
+		placed := r.Placed()
+		for _, b := range placed {
+			t.s.Unused += int64(b.Stored)
+		}
+		for _, i := range t.use.used(ref.Number, r) {
+			t.s.Unused -= int64(placed[i].Stored)
+			if t.use.here(ref.Number, placed[i]) {
+				t.stored[placed[i].ID] = placed[i].Stored
 			}
 		}
 	})

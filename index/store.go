@@ -191,6 +191,9 @@ func (s *Store) Dir() string { return s.dir }
 // PackDir is the folder of the store's packs.
 func (s *Store) PackDir() string { return filepath.Join(s.dir, packFolder) }
 
+// Size adds up the store's files, in bytes.
+func (s *Store) Size() (int64, error) { return folderSize(s.dir) }
+
 // GenerationFile is the file that changes with every commit.
 func (s *Store) GenerationFile() string { return filepath.Join(s.dir, generationFile) }
 

@@ -4,28 +4,50 @@ import (
 	"errors"
 	"fmt"
 	"go/version"
+	"io"
 	"os"
 	"path/filepath"
 	"runtime"
 	"strings"
+	"syscall"
 
 	"github.com/BurntSushi/toml"
 	"golang.org/x/mod/modfile"
 )
 
-// readFile reads a version file; nil data means that there is none.
+// maxFile bounds what is read of a version file, in bytes: as much as the go
+// command takes of a go.mod in a module.
+const maxFile = 16 << 20
+
+// readFile reads a version file; nil data means that there is none. A folder
+// of that name is none either, as for the go command.
 func readFile(file string) ([]byte, error) {
-	data, err := os.ReadFile(file)
+	// A named pipe must not make every prompt wait for its writer.
+	f, err := os.OpenFile(file, os.O_RDONLY|syscall.O_NONBLOCK, 0)
 	if errors.Is(err, os.ErrNotExist) || isNotDir(err) {
 		return nil, nil
 	}
 	if err != nil {
 		return nil, fmt.Errorf("reading version: %w", err)
 	}
-	if data == nil {
-		data = []byte{}
+	defer f.Close()
+	fi, err := f.Stat()
+	if err != nil {
+		return nil, fmt.Errorf("reading version: %w", err)
 	}
-	return data, nil
+	switch {
+	case fi.IsDir():
+		return nil, nil
+	case !fi.Mode().IsRegular():
+		return nil, fmt.Errorf("reading version: %s is not a regular file", file)
+	case fi.Size() > maxFile:
+		return nil, fmt.Errorf("reading version: %s has %d bytes, at most %d are read", file, fi.Size(), maxFile)
+	}
+	data, err := io.ReadAll(io.LimitReader(f, maxFile))
+	if err != nil {
+		return nil, fmt.Errorf("reading version: %w", err)
+	}
+	return data, nil // never nil, see io.ReadAll
 }
 
 // readGoMod returns the toolchain and the go line of a go.mod, and whether

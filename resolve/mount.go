@@ -6,12 +6,13 @@ import (
 	"os"
 	"path/filepath"
 	"runtime"
+	"slices"
 	"strings"
 	"syscall"
 )
 
 // ErrNoMount says that nothing shows the releases.
-var ErrNoMount = errors.New("no store is mounted (gofs mount DIR, or name its folder with --mount or GOFS_MOUNT)")
+var ErrNoMount = errors.New("the store is not mounted (gofs mount DIR, or name its folder with --mount or GOFS_MOUNT)")
 
 // Mount is one mounted store.
 type Mount struct {
@@ -44,22 +45,31 @@ func Unescape(s string) string {
 }
 
 // MountDir finds the folder that shows the releases: flag, else env (the
-// value of GOFS_MOUNT), else the mount of the given store, else the newest
-// mount of any store. It fails with ErrNoMount.
-func MountDir(flag, env, store string) (string, error) {
+// value of GOFS_MOUNT), else the newest mount of the given store. Unless the
+// user named that store, any other does as well: a machine's store is often
+// mounted for users who have none. It fails with ErrNoMount.
+func MountDir(flag, env, store string, named bool) (string, error) {
 	for _, dir := range []string{flag, env} {
 		if dir != "" {
 			return filepath.Abs(dir)
 		}
 	}
 	mounts, err := Mounts("/proc/self/mountinfo")
-	if err != nil || len(mounts) == 0 {
+	if err != nil {
 		return "", ErrNoMount
 	}
-	for _, m := range mounts {
+	return newest(mounts, store, named)
+}
+
+// newest takes a mount from a list in the order of mounting.
+func newest(mounts []Mount, store string, named bool) (string, error) {
+	for _, m := range slices.Backward(mounts) {
 		if m.Store == store {
 			return m.Dir, nil
 		}
+	}
+	if named || len(mounts) == 0 {
+		return "", ErrNoMount
 	}
 	return mounts[len(mounts)-1].Dir, nil
 }
@@ -131,24 +141,37 @@ func scanError(dir string, err error) error {
 	case errors.Is(err, syscall.ENOTCONN), errors.Is(err, syscall.ECONNABORTED):
 		return fmt.Errorf("the mount at %s is dead (fusermount3 -u %s, then gofs mount %s)", dir, dir, dir)
 	case errors.Is(err, os.ErrNotExist), isNotDir(err):
-		return fmt.Errorf("no releases at %s (gofs mount %s)", dir, dir)
+		return missingError{dir}
 	}
 	return fmt.Errorf("listing releases: %w", err)
 }
+
+// missingError is an os.ErrNotExist that says what to do.
+type missingError struct{ dir string }
+
+func (e missingError) Error() string {
+	return fmt.Sprintf("no releases at %s (gofs mount %s)", e.dir, e.dir)
+}
+
+func (e missingError) Unwrap() error { return os.ErrNotExist }
 
 func isNotDir(err error) bool { return errors.Is(err, syscall.ENOTDIR) }
 
 // VersionFile returns the version of a GOROOT, without "go", from the first
 // line of its VERSION file.
 func VersionFile(goroot string) (string, error) {
-	data, err := os.ReadFile(filepath.Join(goroot, "VERSION"))
+	file := filepath.Join(goroot, "VERSION")
+	data, err := readFile(file)
 	if err != nil {
 		return "", err
+	}
+	if data == nil {
+		return "", &os.PathError{Op: "open", Path: file, Err: os.ErrNotExist}
 	}
 	line, _, _ := strings.Cut(string(data), "\n")
 	v, ok := strings.CutPrefix(strings.TrimSpace(line), "go")
 	if !ok {
-		return "", fmt.Errorf("%s: not a release of Go", filepath.Join(goroot, "VERSION"))
+		return "", fmt.Errorf("%s: not a release of Go", file)
 	}
 	return v, nil
 }

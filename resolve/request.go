@@ -6,6 +6,7 @@ import (
 	"regexp"
 	"slices"
 	"strings"
+	"sync"
 )
 
 type kind int
@@ -48,9 +49,13 @@ func (q Request) IsMinimum() bool { return q.kind == minimum }
 // request sets no lower bound.
 func (q Request) Minimum() string { return q.lo }
 
+// Compiled when first used: the launcher of go seldom needs them, and pays
+// for every microsecond before main.
 var (
-	nameRE = regexp.MustCompile(`^[A-Za-z0-9][A-Za-z0-9._+-]*$`)
-	opRE   = regexp.MustCompile(`^(>=|<=|!=|==|[<>=~^])\s*([^\s,<>=!~^]+)[\s,]*`)
+	nameRE = sync.OnceValue(func() *regexp.Regexp { return regexp.MustCompile(`^[A-Za-z0-9][A-Za-z0-9._+-]*$`) })
+	opRE   = sync.OnceValue(func() *regexp.Regexp {
+		return regexp.MustCompile(`^(>=|<=|!=|==|[<>=~^])\s*([^\s,<>=!~^]+)[\s,]*`)
+	})
 )
 
 // Parse reads a version in one of the forms that the package comment lists.
@@ -76,7 +81,7 @@ func Parse(text string) (Request, error) {
 		return minorOf(bare, bare), nil
 	case valid(bare):
 		return Request{kind: exact, text: bare, lo: bare, hi: bare}, nil
-	case nameRE.MatchString(text):
+	case nameRE().MatchString(text):
 		return Request{kind: named, text: text}, nil
 	}
 	return Request{}, fmt.Errorf("%q is not a Go version (like 1.23, 1.23.3, 1.24rc1, stable or '>=1.22 <1.24')", text)
@@ -93,7 +98,7 @@ func minorOf(v, text string) Request {
 func parseSpan(text string) (Request, error) {
 	q := Request{kind: span, text: text}
 	for rest := text; rest != ""; {
-		m := opRE.FindStringSubmatch(rest)
+		m := opRE().FindStringSubmatch(rest)
 		if m == nil || !valid(cutPrefix(m[2])) {
 			return Request{}, fmt.Errorf("%q is not a range of Go versions (like '>=1.22 <1.24')", text)
 		}

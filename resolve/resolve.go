@@ -138,6 +138,9 @@ type NotImportedError struct {
 }
 
 func (e *NotImportedError) Error() string {
+	if e.Rule.Request.kind == named {
+		return fmt.Sprintf("nothing is imported as %s, asked for by %s (gofs ls)", e.Rule.Request, e.Rule.Where)
+	}
 	if e.Rule.Request.kind == exact {
 		return fmt.Sprintf("go %s, asked for by %s, is not imported (gofs import %s)", e.Rule.Request, e.Rule.Where, e.Import)
 	}
@@ -338,7 +341,7 @@ func (r *Resolver) workspace(p *Project) (bool, error) {
 	case "", "auto":
 		file = ""
 		for d := r.Dir; ; d = filepath.Dir(d) {
-			if _, err := os.Stat(filepath.Join(d, "go.work")); err == nil {
+			if fi, err := os.Stat(filepath.Join(d, "go.work")); err == nil && !fi.IsDir() {
 				file = filepath.Join(d, "go.work")
 				break
 			}

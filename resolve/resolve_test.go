@@ -261,6 +261,21 @@ func TestMounts(t *testing.T) {
 	}
 }
 
+func TestNewestMount(t *testing.T) {
+	mounts := []Mount{{Dir: "/a", Store: "/s"}, {Dir: "/b", Store: "/s"}, {Dir: "/c", Store: "/other"}}
+	for store, want := range map[string]string{"/s": "/b", "/other": "/c", "/none": "/c"} {
+		if got, err := newest(mounts, store, false); got != want || err != nil {
+			t.Errorf("mount of %s: %q, %v, want %q", store, got, err, want)
+		}
+	}
+	if got, err := newest(mounts, "/none", true); !errors.Is(err, ErrNoMount) {
+		t.Errorf("a named store without a mount: %q, %v", got, err)
+	}
+	if got, err := newest(nil, "/s", false); !errors.Is(err, ErrNoMount) {
+		t.Errorf("without a mount: %q, %v", got, err)
+	}
+}
+
 func TestScan(t *testing.T) {
 	root := write(t, "1.23.3/VERSION: go1.23.3\n1.22.8.darwin-arm64/VERSION: go1.22.8\nmine/VERSION: go1.24.0|time x\nbin/go: x\nnotes/README: x\n1.21.0/README: x")
 	in, err := ScanFiles(root)

@@ -32,6 +32,9 @@ EXIT STATUS
 				return errors.New("no place for a default: neither XDG_CONFIG_HOME nor HOME is set")
 			}
 			if unset {
+				if len(args) > 0 {
+					return usagef("--unset takes no VERSION (see gofs default --help)")
+				}
 				if err := os.Remove(file); err != nil && !errors.Is(err, os.ErrNotExist) {
 					return err
 				}
@@ -57,7 +60,6 @@ EXIT STATUS
 	c.flags(cmd)
 	cmd.Flags().BoolVar(&system, "system", false, "the default of everybody on this machine")
 	cmd.Flags().BoolVar(&unset, "unset", false, "take the default away")
-	cmd.MarkFlagsMutuallyExclusive("unset", "mount")
 	return cmd
 }
 

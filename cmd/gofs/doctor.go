@@ -1,6 +1,7 @@
 package main
 
 import (
+	"context"
 	"encoding/json"
 	"fmt"
 	"io"
@@ -35,7 +36,7 @@ EXIT STATUS
   usage`,
 		Args: usageArgs(cobra.NoArgs),
 		RunE: func(cmd *cobra.Command, args []string) error {
-			h, err := c.host()
+			h, err := c.host(cmd.Context())
 			if err != nil {
 				return err
 			}
@@ -67,7 +68,7 @@ EXIT STATUS
 
 // host tells the doctor about this machine. That there is no mount is for
 // the doctor to judge.
-func (c *chooser) host() (*doctor.Host, error) {
+func (c *chooser) host(ctx context.Context) (*doctor.Host, error) {
 	dir, err := os.Getwd()
 	if err != nil {
 		return nil, err
@@ -82,6 +83,10 @@ func (c *chooser) host() (*doctor.Host, error) {
 	}
 	if h.Damage, err = storeDamage(c.g); err != nil {
 		h.Damage = []string{err.Error()}
+	}
+	if mount, err := mountDir(c.g, c.mount); err == nil && self != "" && doctor.Hung(ctx, self, mount) {
+		h.RuleErr = fmt.Errorf("the mount at %s does not answer (fusermount3 -uz %s)", mount, mount)
+		return h, nil
 	}
 	h.Rules, h.RuleErr = c.resolver()
 	return h, nil

@@ -1,17 +1,24 @@
 package main
 
 import (
+	"context"
 	"encoding/json"
 	"errors"
 	"fmt"
+	"maps"
 	"os"
 	"os/exec"
 	"path/filepath"
+	"regexp"
+	"slices"
 	"strconv"
 	"strings"
 	"syscall"
 	"testing"
 	"time"
+
+	"github.com/hanwen/go-fuse/v2/fs"
+	"github.com/hanwen/go-fuse/v2/fuse"
 )
 
 // sickRoot is a small root file system with a user in it: a mounted store,
@@ -101,16 +108,83 @@ func (r *sickRoot) tmpfs(name string) {
 	}
 }
 
+// garble makes a program one that does not run.
+func (r *sickRoot) garble(name string) {
+	r.t.Helper()
+	r.check(os.WriteFile(r.path(name), []byte("\x7fELF, but cut off"), 0o755))
+}
+
+// large makes a file of 21 GB without a block.
+func (r *sickRoot) large(name string) {
+	r.t.Helper()
+	r.write(name, "")
+	r.check(os.Truncate(r.path(name), 21<<30))
+}
+
+// brokenDisk is the root folder of a file system that lacks something: what
+// it cannot do fails with these errors.
+type brokenDisk struct {
+	fs.Inode
+	create, readdir syscall.Errno
+}
+
+var _ interface {
+	fs.NodeOnAdder
+	fs.NodeCreater
+	fs.NodeUnlinker
+	fs.NodeOpendirer
+} = (*brokenDisk)(nil)
+
+func (d *brokenDisk) file(ctx context.Context) *fs.Inode {
+	return d.NewPersistentInode(ctx, &fs.MemRegularFile{}, fs.StableAttr{})
+}
+
+func (d *brokenDisk) OnAdd(ctx context.Context) { d.AddChild("fill", d.file(ctx), false) }
+
+// Create works after the file that uses up the quota is gone.
+func (d *brokenDisk) Create(ctx context.Context, name string, flags, mode uint32, out *fuse.EntryOut) (*fs.Inode, fs.FileHandle, uint32, syscall.Errno) {
+	if d.GetChild("fill") != nil {
+		return nil, nil, 0, d.create
+	}
+	return d.file(ctx), nil, 0, 0
+}
+
+func (d *brokenDisk) Unlink(ctx context.Context, name string) syscall.Errno { return 0 }
+
+func (d *brokenDisk) Opendir(ctx context.Context) syscall.Errno { return d.readdir }
+
+// broken mounts a broken disk.
+func (r *sickRoot) broken(name string, disk *brokenDisk) {
+	r.t.Helper()
+	r.check(os.MkdirAll(r.path(name), 0o755))
+	server, err := fs.Mount(r.path(name), disk, &fs.Options{MountOptions: fuse.MountOptions{DirectMountStrict: true}})
+	r.check(err)
+	r.t.Cleanup(func() { r.check(server.Unmount()) })
+}
+
 // deadMount leaves a FUSE mount behind whose server is gone.
 func (r *sickRoot) deadMount(name string) {
 	r.t.Helper()
+	r.check(syscall.Close(r.fuse(name)))
+}
+
+// silentMount leaves a FUSE mount whose server never answers.
+func (r *sickRoot) silentMount(name string) {
+	r.t.Helper()
+	dev := r.fuse(name)
+	r.t.Cleanup(func() { r.check(syscall.Close(dev)) }) // aborts what waits
+}
+
+// fuse mounts a FUSE file system and returns the device of its server.
+func (r *sickRoot) fuse(name string) (dev int) {
+	r.t.Helper()
 	r.check(os.MkdirAll(r.path(name), 0o755))
-	dev, err := syscall.Open("/dev/fuse", syscall.O_RDWR, 0)
+	dev, err := syscall.Open("/dev/fuse", syscall.O_RDWR|syscall.O_CLOEXEC, 0)
 	r.check(err)
 	data := "fd=" + strconv.Itoa(dev) + ",rootmode=40000,user_id=0,group_id=0"
 	r.check(syscall.Mount("/var/lib/gofs", r.path(name), "fuse.gofs", syscall.MS_NOSUID|syscall.MS_NODEV, data))
-	r.check(syscall.Close(dev))
 	r.t.Cleanup(func() { _ = syscall.Unmount(r.path(name), syscall.MNT_DETACH) }) // the doctor may have
+	return dev
 }
 
 // gofsMount adds a mounted store to the mount table.
@@ -246,16 +320,61 @@ var sicknesses = []struct {
 		r.write("/home/u/p/vendor/modules.txt", "# example.com/m v1.0.0\n## explicit; go 1.99\nexample.com/m\n")
 	}},
 	{finding: "cgo-no-cc", plant: func(r *sickRoot) { r.append("/home/u/.profile", "export CGO_ENABLED=1\n") }},
+	{finding: "go-broken", plant: func(r *sickRoot) {
+		r.release("/usr/local/go", r.new)
+		r.garble("/usr/local/go/bin/go")
+		r.append("/home/u/.profile", "export PATH=/usr/local/go/bin:/usr/bin:/gofs/"+r.new+"/bin\n")
+	}},
+	{finding: "tool-broken", plant: func(r *sickRoot) {
+		r.release("/usr/local/go", r.new)
+		r.garble("/usr/local/go/pkg/tool/linux_amd64/compile")
+		r.append("/home/u/.profile", "export PATH=/usr/local/go/bin:/usr/bin:/gofs/"+r.new+"/bin\n")
+	}},
+	{finding: "tool-mismatch", plant: func(r *sickRoot) {
+		r.release("/usr/local/go", r.new)
+		r.write("/usr/local/go/pkg/tool/linux_amd64/link.version", r.old)
+		r.append("/home/u/.profile", "export PATH=/usr/local/go/bin:/usr/bin:/gofs/"+r.new+"/bin\n")
+	}},
+	{finding: "project-other-go", incurable: true, plant: func(r *sickRoot) {
+		r.release("/usr/local/go", r.old)
+		r.write("/home/u/.profile", "export PATH=/usr/local/go/bin:/usr/bin\n") // and nothing is mounted
+	}},
+	{finding: "project-other-go", plant: func(r *sickRoot) {
+		r.release("/usr/local/go", r.old)
+		r.release("/home/u/sdk/go", r.new)
+		r.write("/home/u/.profile", "export PATH=$HOME/sdk/go/bin:/usr/bin\n")
+		r.append("/home/u/.bashrc", "export PATH=/usr/local/go/bin:$PATH\n")
+	}},
 	{finding: "gocache-shared", plant: func(r *sickRoot) { r.check(os.Chmod(r.path("/home/u/.cache/go-build"), 0o777)) }},
 	{finding: "gomodcache-shared", plant: func(r *sickRoot) { r.check(os.Chmod(r.path("/home/u/go/pkg/mod"), 0o775)) }},
 	{finding: "gocache-unwritable", plant: func(r *sickRoot) { r.check(os.Chmod(r.path("/home/u/.cache/go-build"), 0o555)) }},
+	{finding: "gomodcache-unwritable", plant: func(r *sickRoot) { r.check(os.Chmod(r.path("/home/u/go/pkg/mod"), 0o555)) }},
+	{finding: "gomodcache-unwritable", plant: func(r *sickRoot) {
+		r.check(os.MkdirAll(r.path("/mnt/ro"), 0o755))
+		r.check(syscall.Mount("tmpfs", r.path("/mnt/ro"), "tmpfs", syscall.MS_RDONLY, "size=1m,mode=755"))
+		r.t.Cleanup(func() { r.check(syscall.Unmount(r.path("/mnt/ro"), syscall.MNT_DETACH)) })
+		r.append("/home/u/.config/go/env", "GOMODCACHE=/mnt/ro\n")
+	}},
 	{finding: "gocache-network", plant: func(r *sickRoot) {
 		r.write("/mnt/nfs/cache/x", "")
 		r.append("/proc/self/mountinfo", "7 1 0:40 / /mnt/nfs rw - nfs4 server:/x rw\n")
 		r.append("/home/u/.profile", "export GOCACHE=/mnt/nfs/cache\n")
 	}},
+	{finding: "gomodcache-network", incurable: true, plant: func(r *sickRoot) {
+		r.append("/proc/self/mountinfo", "7 1 0:40 / /home/u/go rw - nfs4 server:/x rw\n") // go's own place for it
+	}},
 	{finding: "gocache-full", plant: func(r *sickRoot) { r.tmpfs("/home/u/.cache/go-build") }},
+	{finding: "gomodcache-full", plant: func(r *sickRoot) { r.tmpfs("/home/u/go/pkg/mod") }},
+	{finding: "gocache-quota", plant: func(r *sickRoot) { r.broken("/home/u/.cache/go-build", &brokenDisk{create: syscall.EDQUOT}) }},
+	{finding: "gomodcache-quota", plant: func(r *sickRoot) { r.broken("/home/u/go/pkg/mod", &brokenDisk{create: syscall.EDQUOT}) }},
+	{finding: "gocache-large", note: true, plant: func(r *sickRoot) { r.large("/home/u/.cache/go-build/a/b") }},
+	{finding: "gomodcache-large", note: true, plant: func(r *sickRoot) { r.large("/home/u/go/pkg/mod/a/b") }},
 	{finding: "cache-unusable", plant: func(r *sickRoot) { r.append("/home/u/.profile", "export GOCACHE=/dev/null\n") }},
+	{finding: "cache-unusable", plant: func(r *sickRoot) { r.append("/home/u/.config/go/env", "GOMODCACHE=/dev/null\n") }},
+	{finding: "cache-unusable", incurable: true, plant: func(r *sickRoot) {
+		r.check(os.RemoveAll(r.path("/home/u/.cache/go-build")))
+		r.write("/home/u/.cache/go-build", "") // go's own place for it
+	}},
 	{finding: "process-mismatch", incurable: true, plant: func(r *sickRoot) {
 		r.symlink("/gofs/"+r.old+"/bin/go", "/proc/4242/exe")
 		r.write("/proc/4242/environ", "HOME=/home/u\x00GOROOT=/gofs/"+r.new+"\x00")
@@ -264,6 +383,20 @@ var sicknesses = []struct {
 	{finding: "mount-dead", plant: func(r *sickRoot) {
 		r.deadMount("/mnt/gofs")
 		r.gofsMount("/mnt/gofs", "/var/lib/gofs", "user_id=0")
+	}},
+	{finding: "mount-unreadable", incurable: true, plant: func(r *sickRoot) {
+		r.broken("/mnt/gofs", &brokenDisk{readdir: syscall.EIO})
+		r.gofsMount("/mnt/gofs", "/var/lib/gofs", "user_id=0")
+	}},
+	{finding: "mount-hung", incurable: true, plant: func(r *sickRoot) {
+		r.silentMount("/mnt/gofs")
+		r.gofsMount("/mnt/gofs", "/var/lib/gofs", "user_id=0")
+		r.append("/home/u/.profile", "export PATH=$PATH:/mnt/gofs/bin\n")
+	}},
+	{finding: "mount-hung", incurable: true, plant: func(r *sickRoot) {
+		r.silentMount("/mnt/gofs")
+		r.gofsMount("/mnt/gofs", "/var/lib/gofs", "user_id=0")
+		r.append("/home/u/.profile", "export GOFS_MOUNT=/mnt/gofs\n")
 	}},
 	{finding: "mount-stale", plant: func(r *sickRoot) {
 		r.check(os.MkdirAll(r.path("/mnt/gofs"), 0o755))
@@ -289,11 +422,61 @@ var sicknesses = []struct {
 		r.write("/etc/fuse.conf", "# user_allow_other\n")
 	}},
 	{finding: "store-full", incurable: true, plant: func(r *sickRoot) { r.tmpfs("/var/lib/gofs") }},
+	{finding: "store-damaged", incurable: true, plant: func(r *sickRoot) {
+		r.write("/var/lib/gofs/"+damageNote, "pack 0123456789abcdef at 4096: blob does not match\n")
+	}},
 	{finding: "out-of-support", note: true, incurable: true, plant: func(r *sickRoot) {
 		r.release("/gofs/1.20.14", "1.20.14")
 		r.write("/home/u/p/go.mod", "module p\n\ngo 1.20\n")
 		r.append("/home/u/.profile", "export PATH=/gofs/1.20.14/bin:/usr/bin\n")
 	}},
+}
+
+// Every finding that the doctor has is in its documentation, and is planted
+// above.
+func TestEveryFindingIsPlanted(t *testing.T) {
+	planted, documented, found := map[string]bool{}, map[string]bool{}, map[string]bool{}
+	for _, s := range sicknesses {
+		planted[s.finding] = true
+	}
+	doc, err := os.ReadFile("../../doctor/doc.go")
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, m := range regexp.MustCompile(`(?m)^//\t([a-z-]+)(?: |$)`).FindAllSubmatch(doc, -1) {
+		documented[string(m[1])] = true
+	}
+	files, err := filepath.Glob("../../doctor/*.go")
+	if err != nil {
+		t.Fatal(err)
+	}
+	call := regexp.MustCompile(`e\.find\(\w+, (?:"([a-z-]+)"|name\("([a-z]+)"\)|strings\.ToLower\(key\)\+"(-set)")`)
+	for _, file := range files {
+		src, err := os.ReadFile(file)
+		if err != nil {
+			t.Fatal(err)
+		}
+		calls := call.FindAllStringSubmatch(string(src), -1)
+		if n := strings.Count(string(src), "e.find("); n != len(calls) {
+			t.Errorf("%s: %d findings, but %d names", file, n, len(calls))
+		}
+		for _, m := range calls {
+			switch {
+			case m[1] != "":
+				found[m[1]] = true
+			case m[2] != "":
+				found["gocache-"+m[2]], found["gomodcache-"+m[2]] = true, true
+			default:
+				found["goflags-set"], found["goexperiment-set"], found["gotooldir-set"] = true, true, true
+			}
+		}
+	}
+	want := slices.Sorted(maps.Keys(found))
+	for name, set := range map[string]map[string]bool{"planted": planted, "documented": documented} {
+		if got := slices.Sorted(maps.Keys(set)); !slices.Equal(got, want) {
+			t.Errorf("%s: %v\nfound: %v", name, got, want)
+		}
+	}
 }
 
 // inNamespace runs the test again in a mount namespace of its own, as root of

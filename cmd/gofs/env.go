@@ -35,6 +35,12 @@ EXIT STATUS
   0 printed; 1 no release found; 2 wrong usage`,
 		Args: usageArgs(cobra.MaximumNArgs(1)),
 		RunE: func(cmd *cobra.Command, args []string) error {
+			switch {
+			case asJSON && github:
+				return usagef("--json or --github, not both (see gofs env --help)")
+			case unset && (github || len(args) > 0):
+				return usagef("--unset goes with neither --github nor VERSION (see gofs env --help)")
+			}
 			from, to := currentEnviron(), currentEnviron()
 			var failed error
 			if unset {
@@ -76,7 +82,6 @@ EXIT STATUS
 	cmd.Flags().BoolVar(&unset, "unset", false, "undo an earlier gofs env")
 	cmd.Flags().BoolVar(&hook, "hook", false, "for the prompt hook: no rule is no error")
 	_ = cmd.Flags().MarkHidden("hook")
-	cmd.MarkFlagsMutuallyExclusive("json", "github", "hook")
 	return cmd
 }
 

@@ -5,12 +5,14 @@ import (
 	"encoding/json"
 	"fmt"
 	"os"
+	"slices"
 	"time"
 
 	"github.com/dustin/go-humanize"
 	"github.com/spf13/cobra"
 
 	"gofs/importer"
+	"gofs/importer/provenance"
 	"gofs/importer/source"
 	"gofs/index"
 )
@@ -23,10 +25,14 @@ type importCmd struct {
 	maxSize string
 	noWait  bool
 	json    bool
+	compact bool
+	after   int // --compact-after
 	needed  bool
 	mount   string
+	verify  string
 
 	store *index.Store
+	sums  *provenance.Database // nil if nobody is to be asked
 	bar   *bar
 	past  int64 // bytes of the sources that are done
 	total int64 // bytes of all sources, as far as they are known
@@ -53,6 +59,12 @@ for (GOPROXY, go env -w, go.env), or from go.dev/dl where none is.
 
 With --needed it is the release that the working directory asks for (see gofs
 which), unless that is here.
+
+Each release is looked up in the Go checksum database, which GOSUMDB, GOPROXY,
+GONOSUMDB and GOPRIVATE configure as for the go command. What the database has
+another hash for is never imported. What it does not list, or gives no answer
+for within ten seconds, is imported with a warning; --verify=require refuses
+it, and --verify=off asks nobody.
 
 Content that the store has already is not stored again. A release that it has
 already changes nothing. An import that fails or is interrupted leaves the
@@ -83,9 +95,15 @@ EXIT STATUS
 	cmd.Flags().StringVar(&c.as, "as", "", "name the version `NAME` instead of what its VERSION file says")
 	cmd.Flags().StringVar(&c.sha256, "sha256", "", "fail unless the archive has this SHA-256 (`HEX`)")
 	cmd.Flags().StringVar(&c.maxSize, "max-size", "4GiB", "fail if the release unpacks to more than `SIZE`")
+	cmd.Flags().StringVar(&c.verify, "verify", "auto", "ask the checksum database: auto, require or off (`MODE`)")
+	if err := cmd.RegisterFlagCompletionFunc("verify", cobra.FixedCompletions([]string{"auto", "require", "off"}, cobra.ShellCompDirectiveNoFileComp)); err != nil {
+		panic(err) // the flag is there
+	}
 	cmd.Flags().BoolVar(&c.noWait, "no-wait", false, "fail if another process writes to the store")
 	cmd.Flags().BoolVar(&c.needed, "needed", false, "import what the working directory asks for, if it is not here")
 	cmd.Flags().StringVar(&c.mount, "mount", "", "with --needed: where the releases are mounted")
+	cmd.Flags().BoolVar(&c.compact, "compact", false, "compact the store afterwards (see gofs compact)")
+	cmd.Flags().IntVar(&c.after, "compact-after", 0, "compact when `N` releases have been imported since (default $GOFS_COMPACT_AFTER, else never)")
 	cmd.Flags().BoolVar(&c.json, "json", false, "print a JSON object for each source")
 	return cmd
 }
@@ -98,8 +116,16 @@ func (c *importCmd) run(ctx context.Context, args []string) error {
 	if err != nil || limit == 0 || limit > 1<<60 {
 		return usagef("--max-size %q: not a size like 4GiB", c.maxSize)
 	}
+	if !slices.Contains([]string{"auto", "require", "off"}, c.verify) {
+		return usagef("--verify %q: not auto, require or off", c.verify)
+	}
 	if c.store, err = c.g.createStore(ctx); err != nil {
 		return err
+	}
+	if c.verify != "off" {
+		if c.sums, err = provenance.Open(provenance.Options{Store: c.store.Dir()}); err != nil {
+			return fmt.Errorf("%w (--verify=off asks no checksum database)", err)
+		}
 	}
 	for _, arg := range args {
 		// What is not a local file counts once it has been opened.
@@ -114,7 +140,7 @@ func (c *importCmd) run(ctx context.Context, args []string) error {
 			return err
 		}
 	}
-	return nil
+	return c.compactNow(ctx)
 }
 
 func (c *importCmd) one(ctx context.Context, arg string, i, n int, limit int64) error {
@@ -140,7 +166,10 @@ func (c *importCmd) one(ctx context.Context, arg string, i, n int, limit int64) 
 
 	stop := c.follow(src)
 	lo := c.g.lockOptions(c.cmd, c.noWait)
-	r, err := importer.Import(ctx, c.store, src, importer.Options{As: c.as, NoWait: lo.NoWait, Waiting: lo.Waiting})
+	r, err := importer.Import(ctx, c.store, src, importer.Options{
+		As: c.as, NoWait: lo.NoWait, Waiting: lo.Waiting,
+		Checksums: c.sums, Require: c.verify == "require",
+	})
 	stop()
 	if err != nil {
 		return err
@@ -192,14 +221,23 @@ func (c *importCmd) report(r *importer.Result) error {
 		return json.NewEncoder(c.cmd.OutOrStdout()).Encode(struct {
 			Version index.Version `json:"version"`
 			Existed bool          `json:"existed"`
+			Proved  bool          `json:"proved,omitempty"`
 			Bytes   int64         `json:"bytes"`
 			New     int64         `json:"new"`
 			Stored  int64         `json:"stored"`
 			Seconds float64       `json:"seconds"`
-		}{r.Version, r.Existed, r.Bytes, r.New, r.Stored, r.Elapsed.Seconds()})
+			Warning string        `json:"warning,omitempty"`
+		}{r.Version, r.Existed, r.Proved, r.Bytes, r.New, r.Stored, r.Elapsed.Seconds(), r.Warning})
 	}
 	if c.g.quiet {
 		return nil
+	}
+	if r.Warning != "" {
+		fmt.Fprintf(c.cmd.ErrOrStderr(), "warning: %s\n", r.Warning)
+	}
+	if r.Proved {
+		_, err := fmt.Fprintf(c.cmd.OutOrStdout(), "%s is in the store already, proved now\n", r.Version.Name)
+		return err
 	}
 	if r.Existed {
 		_, err := fmt.Fprintf(c.cmd.OutOrStdout(), "%s is in the store already, nothing changed\n", r.Version.Name)

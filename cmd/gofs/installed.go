@@ -25,7 +25,8 @@ func mountDir(g *globals, mount string) (string, error) {
 	if err != nil {
 		store = ""
 	}
-	return resolve.MountDir(mount, os.Getenv("GOFS_MOUNT"), store)
+	named := g.store != "" || os.Getenv("GOFS_STORE") != ""
+	return resolve.MountDir(mount, os.Getenv("GOFS_MOUNT"), store, named)
 }
 
 // chooser is what the verbs that pick a release share: their --mount flag.

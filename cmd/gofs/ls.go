@@ -1,6 +1,7 @@
 package main
 
 import (
+	"cmp"
 	"encoding/json"
 	"errors"
 	"fmt"
@@ -9,6 +10,7 @@ import (
 
 	"github.com/spf13/cobra"
 
+	"gofs/importer/provenance"
 	"gofs/index"
 )
 
@@ -21,8 +23,9 @@ func newLsCmd(g *globals) *cobra.Command {
 		Long: `Ls lists the releases in the store, oldest release first.
 
 With -l also how many bytes no other release shares (UNIQUE), the room that
-all of a release's content takes in the packs (STORED), and when and from where
-it was imported.`,
+all of a release's content takes in the packs (STORED), what proved that it is
+what the Go project released (PROVENANCE), and when and from where it was
+imported.`,
 		Args: usageArgs(cobra.NoArgs),
 		RunE: func(cmd *cobra.Command, args []string) error {
 			s, err := g.openStore()
@@ -56,7 +59,7 @@ it was imported.`,
 			return w.Flush()
 		},
 	}
-	cmd.Flags().BoolVarP(&long, "long", "l", false, "also unique and stored bytes and the source")
+	cmd.Flags().BoolVarP(&long, "long", "l", false, "also unique and stored bytes, the provenance and the source")
 	cmd.Flags().BoolVar(&asJSON, "json", false, "print JSON")
 	return cmd
 }
@@ -87,10 +90,10 @@ func lsLong(cmd *cobra.Command, s *index.Store, asJSON bool) error {
 		return printJSON(cmd, rows)
 	}
 	w := tabwriter.NewWriter(cmd.OutOrStdout(), 0, 0, 2, ' ', 0)
-	fmt.Fprintln(w, "VERSION\tPLATFORM\tSIZE\tFILES\tUNIQUE\tSTORED\tIMPORTED\tFROM")
+	fmt.Fprintln(w, "VERSION\tPLATFORM\tSIZE\tFILES\tUNIQUE\tSTORED\tPROVENANCE\tIMPORTED\tFROM")
 	for _, v := range versions {
-		fmt.Fprintf(w, "%s\t%s\t%s\t%d\t%s\t%s\t%s\t%s\n", v.Name, v.Platform, size(v.Bytes), v.Files,
-			size(use[v.Name].Unique), size(use[v.Name].Stored), v.Imported.Local().Format(time.DateTime), v.Source)
+		fmt.Fprintf(w, "%s\t%s\t%s\t%d\t%s\t%s\t%s\t%s\t%s\n", v.Name, v.Platform, size(v.Bytes), v.Files,
+			size(use[v.Name].Unique), size(use[v.Name].Stored), cmp.Or(v.Provenance, provenance.Unverified), v.Imported.Local().Format(time.DateTime), v.Source)
 	}
 	return w.Flush()
 }

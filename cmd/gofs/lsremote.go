@@ -29,8 +29,10 @@ EXIT STATUS
 			if err != nil {
 				return err
 			}
-			// Without a mount nothing is marked as imported.
-			in, _ := listInstalled(g, c.mount)
+			in, err := c.present()
+			if err != nil {
+				return err
+			}
 			list := remoteList(in.Releases, remote)
 			if asJSON {
 				return json.NewEncoder(cmd.OutOrStdout()).Encode(list)

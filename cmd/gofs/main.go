@@ -76,7 +76,7 @@ func usagef(format string, args ...any) error {
 func usageArgs(check cobra.PositionalArgs) cobra.PositionalArgs {
 	return func(cmd *cobra.Command, args []string) error {
 		if err := check(cmd, args); err != nil {
-			return usagef("%v (see gofs %s --help)", err, cmd.Name())
+			return usagef("%v (see %s --help)", err, cmd.CommandPath())
 		}
 		return nil
 	}

@@ -51,14 +51,7 @@ func TestScript(t *testing.T) {
 				return err
 			}
 			e.Setenv("REPO", repo)
-			e.Setenv("TOOLCHAINS", os.Getenv("GOFS_TEST_TOOLCHAINS"))
 			return os.Mkdir(filepath.Join(e.WorkDir, "home"), 0o777)
-		},
-		Condition: func(cond string) (bool, error) {
-			if cond == "real" {
-				return os.Getenv("GOFS_TEST_TOOLCHAINS") != "", nil
-			}
-			return false, fmt.Errorf("no condition %q", cond)
 		},
 		Cmds: map[string]func(*testscript.TestScript, bool, []string){
 			"fakemount": cmdFakeMount,

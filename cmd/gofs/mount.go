@@ -29,6 +29,8 @@ type mountCmd struct {
 	allowOther bool
 	debug      bool
 	cache      string
+	hotArg     string
+	io         string
 	log        string
 	readyFD    int
 }
@@ -47,6 +49,21 @@ It returns when the mount answers; the mount is served in the background until
 gofs umount DIR, or until its process gets SIGTERM. Releases that are imported
 or removed meanwhile appear and disappear. DIR is made if it is not there.
 
+--hot keeps decoded programs and large files, so that they are decoded once:
+"tmpfs" in a tmpfs of the mount's own, a folder on disk for the next mount too.
+The least recently used go first; SIZE is 512MiB by default in memory (a
+quarter of the memory at most) and 2GiB on disk. A file larger than that is not
+kept. Where the hot layer fails, the mount goes on without it.
+
+--io cache, the default, has the kernel cache what it was given: a second build
+asks nothing. --io passthrough has it read the files of the hot layer itself,
+so that none is in memory twice, at the price of a request for every file that
+is opened. It needs Linux 6.9 and CAP_SYS_ADMIN.
+
+What is read is noted for gofs warm, in gofs in the user's cache folder (root:
+/var/cache/gofs unless XDG_CACHE_HOME is set). gofs mount-stats shows what the
+mount does.
+
 Users other than root need fusermount3 (package fuse3).
 
 EXIT STATUS
@@ -61,6 +78,8 @@ EXIT STATUS
 	f.BoolVarP(&c.foreground, "foreground", "f", false, "serve the mount in this process")
 	f.BoolVar(&c.allowOther, "allow-other", false, "let other users see the mount (needs user_allow_other in /etc/fuse.conf unless root)")
 	f.StringVar(&c.cache, "decoded-cache", "64MiB", "memory for decoded content")
+	f.StringVar(&c.hotArg, "hot", "", "keep decoded files in `tmpfs|DIR[:SIZE]`")
+	f.StringVar(&c.io, "io", "cache", "how the kernel reads: `cache|passthrough`")
 	f.StringVar(&c.log, "log", "", "`FILE` for what the background process has to say (default /var/log/gofs.log for root, $XDG_STATE_HOME/gofs/mount.log for others)")
 	f.BoolVar(&c.debug, "debug", false, "log every request")
 	f.IntVar(&c.readyFD, "ready-fd", 0, "write a line to this file descriptor once the mount answers")
@@ -73,8 +92,17 @@ func (c *mountCmd) run(ctx context.Context, dir string) error {
 	if err != nil || cache > 1<<40 {
 		return usagef("--decoded-cache %q: not a size like 64MiB", c.cache)
 	}
+	hot, err := parseHot(c.hotArg)
+	if err != nil {
+		return err
+	}
+	through, err := parseIO(c.io, hot)
+	if err != nil {
+		return err
+	}
 	if c.foreground {
-		err := c.serve(ctx, dir, int64(cache))
+		// One byte keeps nothing; 0 would stand for the default.
+		err := c.serve(ctx, dir, gofs.Options{DecodedCache: max(int64(cache), 1), Hot: hot, Passthrough: through})
 		if err != nil && c.readyFD != 0 {
 			// The parent prints it.
 			c.ready(err.Error())
@@ -90,7 +118,7 @@ func (c *mountCmd) run(ctx context.Context, dir string) error {
 	if dir, err = mountPlace(dir, store); err != nil {
 		return err
 	}
-	if err := c.background(dir); err != nil {
+	if err := c.background(dir, hot); err != nil {
 		return err
 	}
 	if !c.g.quiet {
@@ -137,7 +165,7 @@ func mountPlace(dir string, store *index.Store) (string, error) {
 
 // background starts a process that serves the mount and waits until it
 // answers.
-func (c *mountCmd) background(dir string) error {
+func (c *mountCmd) background(dir string, hot *gofs.Hot) error {
 	log, err := c.openLog()
 	if err != nil {
 		return err
@@ -157,7 +185,10 @@ func (c *mountCmd) background(dir string) error {
 		w.Close()
 		return err
 	}
-	args := []string{"mount", "--foreground", "--ready-fd=3", "--store=" + storeDir, "--decoded-cache=" + c.cache}
+	args := []string{"mount", "--foreground", "--ready-fd=3", "--store=" + storeDir, "--decoded-cache=" + c.cache, "--io=" + c.io}
+	if hot != nil {
+		args = append(args, "--hot="+hotArg(hot))
+	}
 	if c.allowOther {
 		args = append(args, "--allow-other")
 	}
@@ -217,7 +248,7 @@ func (c *mountCmd) openLog() (*os.File, error) {
 }
 
 // serve mounts and serves until somebody unmounts.
-func (c *mountCmd) serve(ctx context.Context, dir string, cache int64) error {
+func (c *mountCmd) serve(ctx context.Context, dir string, o gofs.Options) error {
 	store, err := c.g.createStore(ctx)
 	if err != nil {
 		return err
@@ -234,13 +265,13 @@ func (c *mountCmd) serve(ctx context.Context, dir string, cache int64) error {
 	signal.Notify(signals, syscall.SIGINT, syscall.SIGTERM, syscall.SIGHUP)
 	defer signal.Stop(signals)
 	// The signals that end other verbs here end the mount, in their own way.
-	s, err := gofs.Mount(context.WithoutCancel(ctx), store, dir, gofs.Options{
-		AllowOther:   c.allowOther,
-		DecodedCache: cache,
-		Launcher:     launcher(),
-		Log:          log.With("mount", dir),
-		Debug:        c.debug,
-	})
+	boundMemory(o.DecodedCache)
+	o.AllowOther, o.Debug, o.Log = c.allowOther, c.debug, log.With("mount", dir)
+	o.Launcher, o.Notes, o.RunDir = launcher(), notesFile(store.Dir()), runDir()
+	if o.RunDir == "" {
+		o.Log.Warn("no folder for a socket: gofs mount-stats and gofs warm cannot reach the mount")
+	}
+	s, err := gofs.Mount(context.WithoutCancel(ctx), store, dir, o)
 	if err != nil {
 		return err
 	}

@@ -16,6 +16,8 @@ type mountPoint struct {
 	dir    string
 	fstype string // fuse.gofs
 	source string // the folder of the store
+	device string // MAJOR:MINOR
+	owner  int    // user who mounted it
 }
 
 const mountType = "fuse.gofs"
@@ -41,10 +43,22 @@ func parseMountInfo(b []byte) []mountPoint {
 		head, tail, ok := strings.Cut(s.Text(), " - ")
 		h, t := strings.Fields(head), strings.Fields(tail)
 		if ok && len(h) >= 5 && len(t) >= 2 {
-			list = append(list, mountPoint{unescape(h[4]), t[0], unescape(t[1])})
+			list = append(list, mountPoint{unescape(h[4]), t[0], unescape(t[1]), h[2], owner(t)})
 		}
 	}
 	return list
+}
+
+// owner is the user that the options of a FUSE mount name.
+func owner(tail []string) int {
+	for option := range strings.SplitSeq(tail[len(tail)-1], ",") {
+		if id, ok := strings.CutPrefix(option, "user_id="); ok {
+			if n, err := strconv.Atoi(id); err == nil {
+				return n
+			}
+		}
+	}
+	return 0
 }
 
 // unescape undoes the kernel's \ooo for white space in names.
@@ -137,6 +151,11 @@ func holds(proc string, below func(string) bool) string {
 // busyText names the holders of a mount for a message.
 func busyText(dir string) string {
 	list := holders(dir)
+	// This very process counts only as a word about the shell it was started
+	// from, which others may not see.
+	if len(list) > 1 {
+		list = slices.DeleteFunc(list, func(h holder) bool { return h.pid == os.Getpid() })
+	}
 	if len(list) == 0 {
 		return "by a process that is not yours"
 	}

@@ -25,7 +25,7 @@ EXIT STATUS
   2 wrong usage`,
 		Args: usageArgs(cobra.NoArgs),
 		RunE: func(cmd *cobra.Command, args []string) error {
-			in, err := listInstalled(g, c.mount)
+			in, err := c.present()
 			if err != nil {
 				return err
 			}

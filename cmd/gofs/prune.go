@@ -38,7 +38,14 @@ EXIT STATUS
 			if err != nil {
 				return usagef("--older-than: %v", err)
 			}
-			r, err := c.resolver()
+			if keep < 0 {
+				return usagef("--keep-last wants a number from 0 on, not %d", keep)
+			}
+			in, err := c.present()
+			if err != nil {
+				return err
+			}
+			r, err := newResolver(in)
 			if err != nil {
 				return err
 			}

@@ -18,7 +18,7 @@ func newPsCmd(g *globals) *cobra.Command {
 		Long: `ps lists each of your processes whose program is a go tool or was built by
 Go: the version that built it, from its build info, the release it belongs to,
 and whether GOROOT in its environment fits. Processes of other users are
-counted, not shown.
+counted, not shown. With --quiet only those that do not fit are.
 
 EXIT STATUS
   0 all fit; 1 one does not; 2 wrong usage`,
@@ -30,10 +30,14 @@ EXIT STATUS
 			}
 			bad := 0
 			w := tabwriter.NewWriter(cmd.OutOrStdout(), 0, 0, 2, ' ', 0)
-			fmt.Fprintln(w, "PID\tBUILT BY\tRELEASE\tMISMATCH\tPROGRAM")
+			if !g.quiet {
+				fmt.Fprintln(w, "PID\tBUILT BY\tRELEASE\tMISMATCH\tPROGRAM")
+			}
 			for _, p := range list {
 				if p.Mismatch != "" {
 					bad++
+				} else if g.quiet {
+					continue
 				}
 				fmt.Fprintf(w, "%d\tgo %s\t%s\t%s\t%s\n", p.PID, p.BuiltBy, orDash(p.Release), orDash(p.Mismatch), p.Exe)
 			}

@@ -3,6 +3,7 @@ package main
 import (
 	"context"
 	"errors"
+	"io/fs"
 	"slices"
 	"time"
 
@@ -57,10 +58,43 @@ func importTimes(g *globals, list []resolve.Release) {
 	}
 }
 
+// present lists the releases of the mount or, where nothing is mounted yet,
+// those of the store: for verbs that run none of them.
+func (c *chooser) present() (resolve.Installed, error) {
+	in, err := listInstalled(c.g, c.mount)
+	if !errors.Is(err, resolve.ErrNoMount) && !errors.Is(err, fs.ErrNotExist) {
+		return in, err
+	}
+	s, err := c.g.openStore()
+	if errors.Is(err, index.ErrNoStore) {
+		return resolve.Installed{}, nil
+	}
+	if err != nil {
+		return resolve.Installed{}, err
+	}
+	versions, err := s.Versions()
+	if err != nil {
+		return resolve.Installed{}, err
+	}
+	in = resolve.Installed{}
+	for _, v := range versions {
+		in.Releases = append(in.Releases, resolve.Release{Name: v.Name, Version: v.Release, Platform: v.Platform, Imported: v.Imported})
+	}
+	return in, nil
+}
+
 // neededRelease returns what has to be imported for the working directory, ""
 // when the rules pick a release that is here.
 func neededRelease(g *globals, mount string) (string, error) {
-	_, err := (&chooser{g: g, mount: mount}).choose("")
+	in, err := (&chooser{g: g, mount: mount}).present()
+	if err != nil {
+		return "", err
+	}
+	r, err := newResolver(in)
+	if err != nil {
+		return "", err
+	}
+	_, err = r.Resolve()
 	var missing *resolve.NotImportedError
 	if errors.As(err, &missing) {
 		return missing.Import, nil

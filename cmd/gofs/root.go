@@ -32,7 +32,7 @@ mounts each of them as an ordinary read-only GOROOT.
 	root.PersistentFlags().StringVar(&g.store, "store", "", "folder of the store (default $GOFS_STORE, else /var/lib/gofs for root, $XDG_DATA_HOME/gofs for others)")
 	root.PersistentFlags().BoolVarP(&g.quiet, "quiet", "q", false, "print errors only")
 	root.SetFlagErrorFunc(func(cmd *cobra.Command, err error) error {
-		return usagef("%v (see gofs %s --help)", err, cmd.Name())
+		return usagef("%v (see %s --help)", err, cmd.CommandPath())
 	})
 	root.Args = func(cmd *cobra.Command, args []string) error {
 		if len(args) > 0 {

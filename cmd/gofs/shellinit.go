@@ -27,7 +27,8 @@ func newShellInitCmd(g *globals) *cobra.Command {
 		Short: "Print the hook that switches releases at the prompt",
 		Long: `shell-init prints a hook for a start-up file of the shell. Before each prompt
 the hook looks at the files that gofs which reads. While they are the same it
-starts no process; otherwise it evaluates gofs env.
+starts no process; otherwise it evaluates gofs env. It also runs once where it
+is read, so that scripts of a login shell get the release of their folder.
 
   eval "$(gofs shell-init bash)"                      ~/.bashrc
   eval "$(gofs shell-init zsh)"                       ~/.zshrc

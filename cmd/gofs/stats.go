@@ -54,9 +54,18 @@ func printStats(cmd *cobra.Command, st *index.Stats) error {
 		rows = append(rows, []string{l.what, size(l.n), percent(l.n, st.Plain)})
 	}
 	printTable(out, rows)
-	rows = [][]string{{"ENCODING", "RECORDS", "PLAIN", "STORED"}}
+	rows = [][]string{{"TECHNIQUE", "RECORDS", "PLAIN", "STORED", "SAVES"}}
+	for _, d := range []struct {
+		what          string
+		plain, stored int64
+	}{
+		{"identical files", st.Plain, st.FileDedup},
+		{"identical blobs", st.FileDedup, st.BlobDedup},
+	} {
+		rows = append(rows, []string{d.what, "", size(d.plain), size(d.stored), size(d.plain - d.stored)})
+	}
 	for _, e := range st.Encodings {
-		rows = append(rows, []string{e.Name, strconv.Itoa(e.Records), size(e.Plain), size(e.Stored)})
+		rows = append(rows, []string{e.Name, strconv.Itoa(e.Records), size(e.Plain), size(e.Stored), size(e.Saved)})
 	}
 	printTable(out, rows)
 	rows = [][]string{{"CHAIN OF BASES", "RECORDS", "STORED"}}

@@ -3,6 +3,9 @@ package main
 import (
 	"archive/tar"
 	"compress/gzip"
+	"io"
+	"maps"
+	"net/http"
 	"os"
 	"path/filepath"
 	"slices"
@@ -12,7 +15,10 @@ import (
 
 	"github.com/rogpeppe/go-internal/testscript"
 
+	"golang.org/x/mod/sumdb/dirhash"
+
 	"gofs/internal/testrelease"
+	"gofs/internal/testsumdb"
 )
 
 // TestStore runs the scripts about the store and its mounts. They mount for
@@ -26,8 +32,10 @@ func TestStore(t *testing.T) {
 		Setup: func(e *testscript.Env) error {
 			e.Setenv("HOME", e.WorkDir)
 			e.Setenv("XDG_STATE_HOME", filepath.Join(e.WorkDir, "state"))
+			e.Setenv("XDG_CACHE_HOME", filepath.Join(e.WorkDir, "cache"))
 			e.Setenv("GOFS_STORE", filepath.Join(e.WorkDir, "store"))
 			e.Setenv("GOPROXY", "off")
+			e.Setenv("GOENV", "off")
 			e.Setenv("TARBALL", testrelease.Tarball(t, "1.22.8"))
 			e.Setenv("ZIP", testrelease.Zip(t, "1.22.8"))
 			e.Defer(func() { unmountBelow(t, e.WorkDir) })
@@ -38,6 +46,7 @@ func TestStore(t *testing.T) {
 			"mktar":      cmdMakeTar,
 			"flip":       cmdFlip,
 			"eventually": cmdEventually,
+			"sumdb":      cmdSumDB(t),
 		},
 	})
 }
@@ -158,4 +167,60 @@ func cmdEventually(ts *testscript.TestScript, neg bool, args []string) {
 		time.Sleep(10 * time.Millisecond)
 	}
 	ts.Fatalf("%s: waited ten seconds", args[0])
+}
+
+// cmdSumDB makes a command that starts a checksum database and has GOSUMDB
+// name it: sumdb [-down | -forged] [TARBALL...]. It lists the tarballs, which
+// are called go1.23.3.linux-amd64.tar.gz or the like.
+func cmdSumDB(t *testing.T) func(*testscript.TestScript, bool, []string) {
+	return func(ts *testscript.TestScript, neg bool, args []string) {
+		db := testsumdb.New(t)
+		for _, arg := range args {
+			switch arg {
+			case "-down":
+				db.Around(func(http.Handler) http.Handler {
+					return http.HandlerFunc(func(http.ResponseWriter, *http.Request) { panic(http.ErrAbortHandler) })
+				})
+			case "-forged":
+				// Another key has signed what it answers.
+				forger := testsumdb.New(t)
+				forger.List("1.25.1", "linux-amd64", "h1:AAAA")
+				db.Around(func(http.Handler) http.Handler { return forger })
+			default:
+				name := strings.TrimSuffix(strings.TrimPrefix(filepath.Base(arg), "go"), ".tar.gz")
+				i := strings.LastIndex(name, ".")
+				db.List(name[:i], name[i+1:], moduleHash(ts, arg, "golang.org/toolchain@v0.0.1-go"+name))
+			}
+		}
+		ts.Setenv("GOSUMDB", db.Setting())
+	}
+}
+
+// moduleHash is the h1 of the toolchain module for a tarball.
+func moduleHash(ts *testscript.TestScript, tarball, module string) string {
+	f, err := os.Open(ts.MkAbs(tarball))
+	ts.Check(err)
+	defer f.Close()
+	gz, err := gzip.NewReader(f)
+	ts.Check(err)
+	files := map[string]string{}
+	for r := tar.NewReader(gz); ; {
+		h, err := r.Next()
+		if err == io.EOF {
+			break
+		}
+		ts.Check(err)
+		b, err := io.ReadAll(r)
+		ts.Check(err)
+		name := module + strings.TrimPrefix(h.Name, "go")
+		if below, ok := strings.CutSuffix(name, "/go.mod"); ok {
+			name = below + "/_go.mod"
+		}
+		files[name] = string(b)
+	}
+	h1, err := dirhash.Hash1(slices.Collect(maps.Keys(files)), func(name string) (io.ReadCloser, error) {
+		return io.NopCloser(strings.NewReader(files[name])), nil
+	})
+	ts.Check(err)
+	return h1
 }

@@ -2,12 +2,14 @@ package main
 
 import (
 	"bytes"
+	"context"
 	"errors"
 	"fmt"
 	"os"
 	"os/exec"
 	"path/filepath"
 	"strings"
+	"time"
 
 	"github.com/spf13/cobra"
 	"golang.org/x/sys/unix"
@@ -45,7 +47,14 @@ use it are named; with --lazy it is detached, and serves them until they end.`,
 			if !ok || m.fstype != mountType {
 				return fmt.Errorf("%s is no mount of gofs", args[0])
 			}
+			wait := func() {}
+			if !lazy {
+				wait = waitForEnd(cmd.Context(), m)
+			}
 			err = unmount(dir, lazy)
+			if err == nil {
+				wait()
+			}
 			if errors.Is(err, gofs.ErrBusy) {
 				return fmt.Errorf("%s is in use %s (--lazy detaches it)", args[0], busyText(dir))
 			}
@@ -54,6 +63,33 @@ use it are named; with --lazy it is detached, and serves them until they end.`,
 	}
 	cmd.Flags().BoolVarP(&lazy, "lazy", "l", false, "detach a mount that is in use")
 	return cmd
+}
+
+// endWait bounds the wait for a process that serves a mount to end. It takes
+// milliseconds unless another mount namespace has a copy of the mount.
+const endWait = 5 * time.Second
+
+// waitForEnd returns a function that waits, once the mount is gone, until its
+// process has let go of all it held: so that the next mount gets the same hot
+// folder and knows what was read. It waits for nothing where the process
+// cannot be asked.
+func waitForEnd(ctx context.Context, m mountPoint) (wait func()) {
+	nothing := func() {}
+	ctx, cancel := context.WithTimeout(ctx, endWait) // a process may hang
+	defer cancel()
+	a, err := ask(ctx, m)
+	if err != nil {
+		return nothing
+	}
+	ended, err := a.Wait(ctx)
+	if err != nil {
+		a.Close()
+		return nothing
+	}
+	return func() {
+		ended(endWait)
+		a.Close()
+	}
 }
 
 // unmount ends the mount at dir, which may be a dead one. The error is

@@ -7,6 +7,7 @@ import (
 	"regexp"
 	"strconv"
 	"strings"
+	"sync"
 
 	"github.com/spf13/cobra"
 	"golang.org/x/mod/modfile"
@@ -109,7 +110,7 @@ func setVersion(file, name string, toolchains bool) error {
 		}
 		data, err = setToolchain(file, data, "go"+name)
 	case ".tool-versions":
-		data = toolVersionRE.ReplaceAll(data, []byte("${1}"+name))
+		data = toolVersionRE().ReplaceAll(data, []byte("${1}"+name))
 	case "mise.toml", ".mise.toml":
 		data, err = setMise(file, data, name)
 	default:
@@ -121,9 +122,10 @@ func setVersion(file, name string, toolchains bool) error {
 	return writeFile(file, data)
 }
 
+// Compiled when first used: the launcher of go is the same program.
 var (
-	toolVersionRE = regexp.MustCompile(`(?m)^(\s*(?:golang|go)[ \t]+)[^\s#]+`)
-	miseRE        = regexp.MustCompile(`^(.*=\s*)("[^"]*"|'[^']*')(\s*(?:#.*)?)$`)
+	toolVersionRE = sync.OnceValue(func() *regexp.Regexp { return regexp.MustCompile(`(?m)^(\s*(?:golang|go)[ \t]+)[^\s#]+`) })
+	miseRE        = sync.OnceValue(func() *regexp.Regexp { return regexp.MustCompile(`^(.*=\s*)("[^"]*"|'[^']*')(\s*(?:#.*)?)$`) })
 )
 
 func setToolchain(file string, data []byte, name string) ([]byte, error) {
@@ -159,9 +161,9 @@ func setMise(file string, data []byte, name string) ([]byte, error) {
 		return nil, err
 	}
 	all := strings.Split(string(data), "\n")
-	if !miseRE.MatchString(all[n-1]) {
+	if !miseRE().MatchString(all[n-1]) {
 		return nil, fmt.Errorf("%s: only a line like go = %q can be changed: set %s there by hand", f.Where, "1.22", name)
 	}
-	all[n-1] = miseRE.ReplaceAllString(all[n-1], `${1}"`+name+`"${3}`)
+	all[n-1] = miseRE().ReplaceAllString(all[n-1], `${1}"`+name+`"${3}`)
 	return []byte(strings.Join(all, "\n")), nil
 }

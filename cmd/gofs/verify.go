@@ -15,7 +15,7 @@ import (
 )
 
 func newVerifyCmd(g *globals) *cobra.Command {
-	var asJSON bool
+	var asJSON, prove bool
 	cmd := &cobra.Command{
 		Use:   "verify [VERSION...]",
 		Short: "Decode and check everything that is stored",
@@ -23,9 +23,13 @@ func newVerifyCmd(g *globals) *cobra.Command {
 it against its SHA-256. It lists what is damaged and which files of which
 versions cannot be read because of it.
 
+With --provenance it proves that the versions are what the Go project released:
+from the stored blobs alone it computes the hash of the toolchain module and
+compares it with what the Go checksum database has signed (see gofs import).
+
 EXIT STATUS
-  0  all is sound
-  1  something is damaged, or could not be looked at
+  0  all is sound, and with --provenance proved
+  1  something is damaged, not proved, or could not be looked at
   2  wrong usage`,
 		Args:              usageArgs(cobra.ArbitraryArgs),
 		ValidArgsFunction: g.completeVersions,
@@ -33,6 +37,9 @@ EXIT STATUS
 			s, err := g.openStore()
 			if err != nil {
 				return err
+			}
+			if prove {
+				return proveVersions(cmd, g, s, args, asJSON)
 			}
 			b := g.newBar(cmd, -1, "verify")
 			r, err := s.Verify(cmd.Context(), index.VerifyOptions{Versions: args, Total: b.total, Progress: b.add})
@@ -56,6 +63,7 @@ EXIT STATUS
 			return nil
 		},
 	}
+	cmd.Flags().BoolVar(&prove, "provenance", false, "prove that the versions are what the Go project released")
 	cmd.Flags().BoolVar(&asJSON, "json", false, "print JSON")
 	return cmd
 }
@@ -116,7 +124,7 @@ func printVerify(cmd *cobra.Command, g *globals, r *index.VerifyReport) {
 		}
 		return
 	}
-	fmt.Fprintf(cmd.ErrOrStderr(), "gofs: %d damaged places, %d files cannot be read (import their releases again after gofs rm and gofs gc)\n", len(r.Damage), len(r.Files))
+	fmt.Fprintf(cmd.ErrOrStderr(), "gofs: %d damaged places, %d files cannot be read (gofs repair mends them)\n", len(r.Damage), len(r.Files))
 }
 
 func damageText(d index.DamageLine) string {

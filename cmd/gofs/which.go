@@ -71,7 +71,11 @@ func printSteps(out io.Writer, c resolve.Choice, decided bool) error {
 		if decided && s.Where != "" && s.Where == c.Rule.Where {
 			mark = "=>"
 		}
-		fmt.Fprintf(w, "%s %s\t%s\t%s\n", mark, s.Rule, s.What, s.Where)
+		fmt.Fprintf(w, "%s %s\t%s", mark, s.Rule, s.What)
+		if s.Where != "" {
+			fmt.Fprintf(w, "\t%s", s.Where)
+		}
+		fmt.Fprintln(w)
 	}
 	return w.Flush()
 }

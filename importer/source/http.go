@@ -131,20 +131,20 @@ func (b *body) Close() error {
 	return b.r.Close()
 }
 
-// fetchAll is fetch for small answers.
-func fetchAll(ctx context.Context, rawURL string, o Options) ([]byte, error) {
+// fetchAll is fetch for answers of at most so many bytes.
+func fetchAll(ctx context.Context, rawURL string, o Options, most int64) ([]byte, error) {
 	b, err := fetch(ctx, rawURL, o)
 	if err != nil {
 		return nil, err
 	}
 	defer b.Close()
 	defer context.AfterFunc(ctx, func() { b.cancel(ctx.Err()) })()
-	data, err := io.ReadAll(io.LimitReader(b, maxReply+1))
+	data, err := io.ReadAll(io.LimitReader(b, most+1))
 	if err != nil {
 		return nil, bare(err)
 	}
-	if len(data) > maxReply {
-		return nil, fmt.Errorf("answer longer than %d MiB", maxReply>>20)
+	if int64(len(data)) > most {
+		return nil, fmt.Errorf("answer longer than %d MiB", most>>20)
 	}
 	return data, nil
 }

@@ -16,11 +16,11 @@ import (
 	"golang.org/x/mod/module"
 )
 
-// goProxy finds the GOPROXY that the go command would use, "" if none is
-// configured: the environment's, else that of the user's env file (go env
-// -w), else that of go.env in the GOROOT at hand.
-func goProxy(getenv func(string) string) string {
-	if v := getenv("GOPROXY"); v != "" {
+// GoEnv finds the value of one of the go command's variables, "" if it has
+// none: the environment's, else that of the user's env file (go env -w), else
+// that of go.env in the GOROOT at hand.
+func GoEnv(getenv func(string) string, key string) string {
+	if v := getenv(key); v != "" {
 		return v
 	}
 	var files []string
@@ -44,7 +44,7 @@ func goProxy(getenv func(string) string) string {
 		}
 	}
 	for _, file := range files {
-		if v := envFile(file)["GOPROXY"]; v != "" {
+		if v := envFile(file)[key]; v != "" {
 			return v
 		}
 	}
@@ -191,7 +191,7 @@ func (p proxy) resource(file string) string {
 
 func (ps *proxies) get(ctx context.Context, p proxy, file string) ([]byte, error) {
 	if p.url.Scheme != "file" {
-		return fetchAll(ctx, p.resource(file), ps.o)
+		return fetchAll(ctx, p.resource(file), ps.o, maxReply)
 	}
 	data, err := os.ReadFile(p.resource(file))
 	if err != nil {

@@ -28,7 +28,7 @@ type origin interface {
 
 // newOrigin is the origin that this machine is configured for.
 func newOrigin(o Options) (origin, error) {
-	list, err := parseProxies(goProxy(o.Getenv))
+	list, err := parseProxies(GoEnv(o.Getenv, "GOPROXY"))
 	if err != nil {
 		return nil, err
 	}
@@ -231,7 +231,7 @@ func (d *downloads) releases(ctx context.Context) ([]Remote, error) {
 	if d.list != nil {
 		return d.list, nil
 	}
-	data, err := fetchAll(ctx, d.o.dlBase+"?mode=json&include=all", d.o)
+	data, err := fetchAll(ctx, d.o.dlBase+"?mode=json&include=all", d.o, maxReply)
 	if err != nil {
 		return nil, &proxyError{d.o.dlBase, err}
 	}

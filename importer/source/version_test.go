@@ -220,7 +220,7 @@ func TestGoProxySetting(t *testing.T) {
 		{[]string{"HOME", at("none"), "PATH", at("none") + ":" + at("links")}, "https://path.example"},
 		{[]string{"HOME", at("none"), "PATH", ""}, ""},
 	} {
-		if got := goProxy(env(tt.env...)); got != tt.want {
+		if got := GoEnv(env(tt.env...), "GOPROXY"); got != tt.want {
 			t.Errorf("%v: %q, want %q", tt.env, got, tt.want)
 		}
 	}

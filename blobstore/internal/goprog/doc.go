@@ -16,14 +16,12 @@
 //
 // Numbers are unsigned LEB128 varints, words little-endian.
 //
-//	filtered = version length parts body pool groups
+//	filtered = version length body pool groups
 //	version    one byte, 1
 //	length     of the program
-//	parts      their number, and for each three numbers: its offset in the file, its length there,
-//	           its length inflated
-//	body       the program, filtered, and behind it the parts, inflated and filtered
+//	body       the program, filtered
 //	pool       its length in bytes, and targets
-//	groups     four times: a length in bytes, and exceptions
+//	groups     three times: a length in bytes, and exceptions
 //
 // The body has the length of the program and the same headers. To restore it, take these steps in
 // order. (1) and (2) need nothing else; (3) and (4) read the body as it is after (1).
@@ -55,8 +53,8 @@
 //   - The list 80 or 96 bytes behind the last type, if that is a struct or interface: the type's label
 //     plus the distance.
 //   - d = 0, or a target neither in the types nor behind a container: H(name of S) + d.
-//   - Otherwise H of the bytes from the target to the next target, but at most 64 in the types, 1024 behind
-//     go:func.* (or go.func.*), 256 behind others.
+//   - Otherwise H of the bytes from the target to the next target, but at most 64 in the types, 1024
+//     behind go:func.* (or go.func.*), 256 behind others.
 //
 // Labels are given in ascending order of targets, types and lists after all others. Where a label is
 // taken, in a dictionary too, the next free of the 255 after it is, and else there is none.
@@ -85,10 +83,6 @@
 // address, unless they lie in go:string.* or touch go:func.* or findfunctab; in the types, where they are
 // none, both words may be offsets: from the types as before, from runtime.text with 0x60000000.
 //
-// Fourth, in the parts, every 8 bytes at any offset whose upper half is 0 and which exceed 0xffff may
-// be an address. The search goes on behind a field that was replaced, and else a byte further.
-//
-// (6) The parts are compressed with zlib as compress/zlib does at BestSpeed, and written to their
-// places. This ties such programs (those of Go 1.20 and before carry compressed DWARF) to the bytes that
-// compress/zlib makes; a test pins them.
+// Sections that the linker compressed (DWARF, in Go 1.20 and before) stay as they are: what a compressor
+// makes is not for a store to depend on.
 package goprog

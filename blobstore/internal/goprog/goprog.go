@@ -41,7 +41,6 @@ func forward(plain []byte) ([]byte, error) {
 		return nil, err
 	}
 	img.loadSymbols()
-	parts := img.inflate()
 	w := newWalker(img)
 	w.loadFunctions()
 	enc := &encoder{w: w}
@@ -57,20 +56,12 @@ func forward(plain []byte) ([]byte, error) {
 	enc.endGroup()
 	w.words(enc.visit)
 	enc.endGroup()
-	enc.debug()
-	enc.endGroup()
 	pool := appendPool(nil, img, extra)
 	img.filterSymtab(false)
 
 	out := make([]byte, 0, len(img.b)+len(pool)+len(enc.groups)+64)
 	out = append(out, version)
 	out = binary.AppendUvarint(out, uint64(len(plain)))
-	out = binary.AppendUvarint(out, uint64(len(parts)))
-	for _, p := range parts {
-		out = binary.AppendUvarint(out, uint64(p.from))
-		out = binary.AppendUvarint(out, uint64(p.to-p.from))
-		out = binary.AppendUvarint(out, uint64(p.size))
-	}
 	out = append(out, img.b...)
 	out = binary.AppendUvarint(out, uint64(len(pool)))
 	out = append(out, pool...)
@@ -89,37 +80,30 @@ func Inverse(filtered []byte, maxPlain int) ([]byte, error) {
 	if r.err == nil && (maxPlain < 0 || n > uint64(maxPlain)) {
 		return nil, fmt.Errorf("%w: %d, allowed %d", ErrTooLarge, n, maxPlain)
 	}
-	parts, size := readParts(&r, n)
-	body := r.bytes(n + size)
+	body := r.bytes(n)
 	pool := reader{b: r.bytes(r.uvarint())}
 	if r.err != nil {
 		return nil, r.err
 	}
-	body = slices.Clone(body)
-	img, err := parse(body[:n])
+	img, err := parse(slices.Clone(body))
 	if err != nil {
 		return nil, errCorrupt(err.Error())
 	}
-	if slices.ContainsFunc(parts, func(p part) bool { return img.mapsFile(p.from, p.to) }) {
-		return nil, errCorrupt("compressed section")
-	}
-	img.b = body
-	img.setParts(int(n), parts)
 	img.filterSymtab(true)
 	img.loadSymbols()
 	extra, err := readPool(&pool, img)
 	if err != nil {
 		return nil, err
 	}
-	if !img.restore(extra, parts, &r) {
-		return nil, errCorrupt("references or compressed section")
+	if !img.restore(extra, &r) {
+		return nil, errCorrupt("references")
 	}
-	return img.b[:n:n], nil
+	return img.b, nil
 }
 
 // restore is the inverse of what forward did behind the symbol table. The groups of fields lie in
 // different sections, so each is restored on a goroutine of its own: 1.6 times as fast on two cores.
-func (img *image) restore(extra []uint64, parts []part, r *reader) bool {
+func (img *image) restore(extra []uint64, r *reader) bool {
 	w := newWalker(img)
 	var wg sync.WaitGroup
 	wg.Go(w.loadFunctions)
@@ -132,36 +116,14 @@ func (img *image) restore(extra []uint64, parts []part, r *reader) bool {
 			f(d)
 		})
 	}
-	fits := true
 	group(func(d *decoder) {
 		d.inlineNames()
 		w.functions(d, l, true)
 	})
 	group(func(d *decoder) { w.text(d.visit) })
 	group(func(d *decoder) { w.words(d.visit) })
-	group(func(d *decoder) {
-		w.debug(d.visit)
-		fits = img.deflateParts(parts)
-	})
 	wg.Wait()
-	return fits && r.err == nil && len(r.b) == 0
-}
-
-// readParts returns the inflated sections of a file of n bytes, and their length together, which
-// may still be more than there is.
-func readParts(r *reader, n uint64) (parts []part, size uint64) {
-	last := uint64(0)
-	for range r.uvarint() {
-		from, length, plain := r.uvarint(), r.uvarint(), r.uvarint()
-		if r.err != nil || from < last || from > n || length > n-from || plain > uint64(len(r.b)) {
-			r.fail()
-			return nil, 0
-		}
-		last = from + length
-		size += plain
-		parts = append(parts, part{int(from), int(from + length), int(plain)})
-	}
-	return parts, size
+	return r.err == nil && len(r.b) == 0
 }
 
 // encoder replaces fields by labels and notes where that must not be undone.

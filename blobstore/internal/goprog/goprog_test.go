@@ -4,7 +4,6 @@ import (
 	"archive/tar"
 	"bytes"
 	"compress/gzip"
-	"crypto/sha256"
 	"encoding/hex"
 	"errors"
 	"io"
@@ -77,7 +76,7 @@ func tarred(file string, f func(name string, b []byte)) error {
 func goroot(t testing.TB) string {
 	out, err := exec.Command("go", "env", "GOROOT").Output()
 	if err != nil {
-		t.Skip("no go command: ", err)
+		t.Fatal("go env GOROOT: ", err)
 	}
 	return strings.TrimSpace(string(out))
 }
@@ -90,7 +89,7 @@ func roundTrip(t testing.TB, name string, b []byte) {
 		t.Errorf("%s: %v", name, err)
 		return
 	}
-	if len(filtered) > maxRatio*len(b)+64<<10 {
+	if len(filtered) > len(b)+len(b)/4+4096 {
 		t.Errorf("%s: %d bytes filtered of %d", name, len(filtered), len(b))
 	}
 	back, err := Inverse(filtered, len(b))
@@ -155,7 +154,7 @@ func TestBuilt(t *testing.T) {
 			cmd := exec.Command("go", append(append([]string{"build", "-o", out}, c.flags...), "cmd/pack")...)
 			cmd.Env = append(os.Environ(), "GOOS=linux", "CGO_ENABLED=0", c.env)
 			if msg, err := cmd.CombinedOutput(); err != nil {
-				t.Skipf("%v: %s", err, msg)
+				t.Fatalf("%v: %s", err, msg)
 			}
 			b, err := os.ReadFile(out)
 			if err != nil {
@@ -209,24 +208,6 @@ func damage(rng *rand.Rand, b []byte, f func([]byte)) {
 		x = x[:rng.IntN(len(x))]
 	}
 	f(x)
-}
-
-// TestDeflate pins what compress/zlib makes, because stored programs with compressed DWARF are only
-// readable as long as it makes the same.
-func TestDeflate(t *testing.T) {
-	rng := rand.New(rand.NewPCG(3, 4))
-	b := make([]byte, 1<<20)
-	for i := range b {
-		b[i] = byte(rng.Uint32() & rng.Uint32() & rng.Uint32())
-		if i > 1000 && i%100 > 40 {
-			b[i] = b[i-1000]
-		}
-	}
-	sum := sha256.Sum256(deflate(b, 2<<20))
-	const want = "a906274dd5bfa4e48f077ac47ac25f3a6f20d3b56dc313d0aaf44a16f9c326b8"
-	if got := hex.EncodeToString(sum[:]); got != want {
-		t.Errorf("compress/zlib changed: %s, want %s", got, want)
-	}
 }
 
 func TestInstruction(t *testing.T) {

@@ -46,8 +46,6 @@ type image struct {
 	sections []section
 	symtab   section // entries of 24 bytes
 	strtab   section
-	packed   []section         // those that the linker compressed
-	debug    []section         // those inflated, behind the file
 	strings  string            // of strtab
 	named    map[string]uint64 // the landmarks
 	symbols  []symbol          // by address, one for each
@@ -102,8 +100,6 @@ func (img *image) addSection(s *elf.Section) error {
 	switch {
 	case s.Type == elf.SHT_SYMTAB && s.FileSize <= uint64(len(img.b)):
 		img.symtab = sec
-	case inFile && (s.Flags&elf.SHF_COMPRESSED != 0 || strings.HasPrefix(s.Name, ".zdebug")):
-		img.packed = append(img.packed, sec)
 	case s.Name == ".strtab" && inFile:
 		img.strtab = sec
 	case sec.mapped && sec.size > 0 && s.Flags&elf.SHF_TLS == 0:
@@ -233,13 +229,6 @@ func (img *image) dataRegion(names ...string) (from, to uint64) {
 		return 0, 0
 	}
 	return from, to
-}
-
-// mapsFile reports whether any section shares bytes of the file with from..to.
-func (img *image) mapsFile(from, to int) bool {
-	return slices.ContainsFunc(img.sections, func(s section) bool {
-		return s.inFile && s.off < to && from < s.off+s.size
-	})
 }
 
 // symbolAt returns the index of the last symbol at or before an address.

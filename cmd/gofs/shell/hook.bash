@@ -34,3 +34,5 @@ __gofs_hook() {
 if [[ ${PROMPT_COMMAND[*]-} != *__gofs_hook* ]]; then
   PROMPT_COMMAND="__gofs_hook${PROMPT_COMMAND:+;$PROMPT_COMMAND}"
 fi
+# Scripts of a login shell never see a prompt.
+__gofs_hook

@@ -28,3 +28,5 @@ function __gofs_hook --on-event fish_prompt
         @GOFS@ env --hook --shell fish | source
     end
 end
+# Scripts of a login shell never see a prompt.
+__gofs_hook

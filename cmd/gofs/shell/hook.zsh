@@ -34,3 +34,5 @@ typeset -ga precmd_functions
 if (( ! ${precmd_functions[(I)__gofs_hook]} )); then
   precmd_functions=(__gofs_hook $precmd_functions)
 fi
+# Scripts of a login shell never see a prompt.
+__gofs_hook

@@ -28,6 +28,11 @@ func main() {
 		"GOROOT": root, "GOVERSION": "go" + version(self, own), "GOTOOLDIR": filepath.Join(root, "pkg/tool/linux_amd64"),
 		"GOCACHE": filepath.Join(home, ".cache/go-build"), "GOMODCACHE": filepath.Join(home, "go/pkg/mod"), "CC": "gcc", "CGO_ENABLED": "0",
 	}
+	settings, _ := os.ReadFile(filepath.Join(home, ".config/go/env"))
+	for line := range strings.Lines(string(settings)) {
+		key, v, _ := strings.Cut(strings.TrimSpace(line), "=")
+		view[key] = v
+	}
 	for _, key := range []string{"GOCACHE", "GOMODCACHE", "CC", "CGO_ENABLED", "GOTOOLDIR"} {
 		if v := os.Getenv(key); v != "" {
 			view[key] = v
@@ -40,7 +45,8 @@ func main() {
 		fmt.Println("ready")
 		fmt.Scanln()
 	case "clean":
-		files, _ := filepath.Glob(view["GOCACHE"] + "/*")
+		cache := map[string]string{"-cache": "GOCACHE", "-modcache": "GOMODCACHE"}[os.Args[2]]
+		files, _ := filepath.Glob(view[cache] + "/*")
 		for _, file := range files {
 			os.RemoveAll(file)
 		}

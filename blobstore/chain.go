@@ -1,0 +1,341 @@
+package blobstore
+
+import (
+	"context"
+	"errors"
+	"fmt"
+
+	"gofs/blobstore/internal/delta"
+	"gofs/blobstore/internal/goprog"
+)
+
+// Bounds of the records that must be decoded for one: what a hostile store
+// can make a reader do. The deepest chains that compaction writes take 300 MB.
+const (
+	maxLinks = 1 << 12
+	maxChain = 1 << 30 // bytes
+
+	// largeChain is from how many bytes on few chains are decoded at a time,
+	// for the sake of memory.
+	largeChain = 8 << 20
+)
+
+// link is a record in a chain of bases, in the form that is needed of it:
+// plain, or filtered as a program that others are deltas of.
+type link struct {
+	pack     *openPack
+	key      recordKey
+	header   *header
+	filtered bool
+	bases    []base // of the record, the same in both forms
+	users    int    // bases of the chain's records that still need it
+	decoded  *Decoded
+}
+
+// base is a blob that a record of a chain needs.
+type base struct {
+	*link
+	id  ID
+	loc Location
+}
+
+type linkKey struct {
+	recordKey
+	filtered bool
+}
+
+// chain is a record and what it needs, planned before anything is decoded: its
+// depths fall, so it has no loops, and its bounds are kept.
+type chain struct {
+	view  *View
+	last  *link
+	links map[linkKey]*link
+	bytes int64 // that are decoded for it, its own included
+}
+
+// plan reads the headers of all that a record needs.
+func (v *View) plan(p *openPack, loc Location, h *header) (*chain, error) {
+	c := &chain{view: v, last: &link{pack: p, key: recordKey{loc.Pack, loc.Record}, header: h}, bytes: int64(h.plain) + int64(h.inner)}
+	if !h.enc.based() {
+		return c, nil
+	}
+	c.links = map[linkKey]*link{}
+	return c, c.addBases(c.last)
+}
+
+func (c *chain) addBases(l *link) error {
+	h := l.header
+	filtered := h.enc == encProgramDelta
+	total := int64(0)
+	for _, id := range h.bases {
+		b, err := c.base(l, id, filtered)
+		if err != nil {
+			return fmt.Errorf("base %s: %w", id, err)
+		}
+		b.users++
+		l.bases = append(l.bases, b)
+		if filtered {
+			total += int64(b.header.inner)
+		} else {
+			total += int64(b.loc.Length)
+		}
+	}
+	if total > MaxBases {
+		return fmt.Errorf("bases of %d bytes: %w", total, ErrDamaged)
+	}
+	return nil
+}
+
+// base returns the link of a base of l.
+func (c *chain) base(l *link, id ID, filtered bool) (base, error) {
+	loc, ok := c.view.loc.Locate(id)
+	if !ok {
+		return base{}, fmt.Errorf("%w: %w", ErrNotFound, ErrDamaged)
+	}
+	key := linkKey{recordKey{loc.Pack, loc.Record}, filtered}
+	b, known := base{c.links[key], id, loc}, true
+	if b.link == nil {
+		p, err := c.view.pack(loc)
+		if err != nil {
+			return b, err
+		}
+		h, err := readHeader(p.f, loc.Record, p.ref.Size)
+		if err != nil {
+			return b, err
+		}
+		known = false
+		b.link = &link{pack: p, key: key.recordKey, header: h, filtered: filtered}
+		c.links[key] = b.link
+		c.bytes += int64(h.plain) + int64(h.inner) + int64(h.size())
+	}
+	switch {
+	case b.header.depth >= l.header.depth:
+		return b, fmt.Errorf("its depth is %d: %w", b.header.depth, ErrDamaged)
+	case filtered && (!b.header.enc.filtered() || b.header.blobs[0].id != id):
+		return b, fmt.Errorf("it is no program: %w", ErrDamaged)
+	case len(c.links) > maxLinks || c.bytes > maxChain:
+		return b, fmt.Errorf("a chain of %d records with %d bytes: %w", len(c.links), c.bytes, ErrDamaged)
+	case !known && b.header.enc.based():
+		return b, c.addBases(b.link)
+	}
+	return b, nil
+}
+
+// pack returns the pack of a location, if it can be read.
+func (v *View) pack(loc Location) (*openPack, error) {
+	p := v.packs[loc.Pack]
+	switch {
+	case p == nil:
+		return nil, fmt.Errorf("pack number %d: %w", loc.Pack, ErrNotFound)
+	case p.err != nil:
+		return nil, p.err
+	}
+	return p, nil
+}
+
+// decoded returns the decoded record at a location.
+func (v *View) decoded(ctx context.Context, loc Location) (*Decoded, error) {
+	if d := v.cache.peek(recordKey{loc.Pack, loc.Record}); d != nil {
+		return d, nil
+	}
+	p, err := v.pack(loc)
+	if err != nil {
+		return nil, err
+	}
+	h, err := readHeader(p.f, loc.Record, p.ref.Size)
+	var c *chain
+	if err == nil {
+		c, err = v.plan(p, loc, h)
+	}
+	if err != nil {
+		return nil, fmt.Errorf("pack %s at %d: %w", p.ref.Name, loc.Record, err)
+	}
+	// Before anybody can wait for this decoding: who holds a slot may wait
+	// only for those that have theirs.
+	leave, err := c.enter(ctx)
+	if err != nil {
+		return nil, err
+	}
+	defer leave()
+	return c.decode(ctx, c.last)
+}
+
+// enter takes a slot for a chain that needs much memory.
+func (c *chain) enter(ctx context.Context) (leave func(), err error) {
+	if c.bytes < largeChain {
+		return func() {}, nil
+	}
+	select {
+	case c.view.large <- struct{}{}:
+		return func() { <-c.view.large }, nil
+	case <-ctx.Done():
+		return nil, ctx.Err()
+	}
+}
+
+// decode returns a link in its form, from memory where that has it.
+func (c *chain) decode(ctx context.Context, l *link) (*Decoded, error) {
+	if l.decoded != nil {
+		return l.decoded, nil
+	}
+	cache := c.view.cache
+	if l.filtered {
+		cache = cache.filtered
+	}
+	for {
+		d, err := cache.get(l.key, func() (*Decoded, error) { return c.load(ctx, l) })
+		gaveUp := errors.Is(err, context.Canceled) || errors.Is(err, context.DeadlineExceeded)
+		if !gaveUp || ctx.Err() != nil {
+			l.decoded = d
+			return d, err
+		}
+		// The asker that did the work gave up; this one has not.
+	}
+}
+
+func (c *chain) load(ctx context.Context, l *link) (*Decoded, error) {
+	spare, _ := c.view.spare.Get().(*[]byte)
+	if spare == nil {
+		spare = new([]byte)
+	}
+	r, err := readStored(*spare, l.pack.f, l.key.record, l.header)
+	var d *Decoded
+	if err == nil {
+		d, err = c.decodeRecord(ctx, r, l)
+		if r.header.enc != encRaw && cap(r.stored) <= maxSpare {
+			*spare = r.stored[:0]
+		}
+	}
+	c.view.spare.Put(spare)
+	if err != nil {
+		return nil, fmt.Errorf("pack %s at %d: %w", l.pack.ref.Name, l.key.record, err)
+	}
+	return d, nil
+}
+
+// maxSpare is the largest buffer that is kept for the next record, in bytes.
+// Without them, 64 readers of different files made the garbage collector let
+// the heap grow by 50 MB.
+const maxSpare = 8 << 20
+
+// decodeRecord decodes a record that has been read, and before it its bases.
+func (c *chain) decodeRecord(ctx context.Context, r *Record, l *link) (*Decoded, error) {
+	bases, err := c.bases(ctx, l)
+	if err != nil {
+		return nil, err
+	}
+	// Decoding is all computation: more at once than there are processors
+	// would only take memory. The bases are decoded before a slot is taken,
+	// so that nobody waits for one while holding one.
+	select {
+	case c.view.slots <- struct{}{}:
+		defer func() { <-c.view.slots }()
+	case <-ctx.Done():
+		return nil, ctx.Err()
+	}
+	if !r.header.enc.filtered() {
+		return r.decode(c.view.dec, joinBytes(bases))
+	}
+	filtered, err := unpack(c.view, r, bases)
+	if err != nil || l.filtered {
+		return &Decoded{Plain: filtered}, err
+	}
+	return r.restore(filtered)
+}
+
+// bases returns the bytes of the bases of a link, and lets go of those that no
+// other link of the chain needs.
+func (c *chain) bases(ctx context.Context, l *link) ([][]byte, error) {
+	var all [][]byte
+	for _, b := range l.bases {
+		d, err := c.decode(ctx, b.link)
+		if err != nil {
+			return nil, fmt.Errorf("base: %w", err)
+		}
+		if b.users--; b.users <= 0 {
+			b.decoded = nil
+		}
+		if b.filtered {
+			all = append(all, d.Plain)
+			continue
+		}
+		i, err := d.sound(b.id, b.loc)
+		if err != nil {
+			return nil, fmt.Errorf("base: %w", err)
+		}
+		all = append(all, d.Bytes(i))
+	}
+	return all, nil
+}
+
+// sound returns the index of a blob that has been found to be what its ID says.
+func (d *Decoded) sound(id ID, loc Location) (int, error) {
+	i := d.find(id, loc.Offset)
+	if i < 0 || d.Blobs[i].Length != loc.Length {
+		return 0, fmt.Errorf("blob %s: the record does not hold it: %w", id, ErrDamaged)
+	}
+	if d.Blobs[i].Bad || d.whole && i == 0 && Sum(d.Plain) != id {
+		return 0, fmt.Errorf("blob %s: checksum: %w", id, ErrDamaged)
+	}
+	return i, nil
+}
+
+// decode decodes a record that was read with its content.
+func (v *View) decode(ctx context.Context, r *Record) (*Decoded, error) {
+	c, err := v.plan(nil, Location{}, r.header)
+	if err != nil {
+		return nil, err
+	}
+	leave, err := c.enter(ctx)
+	if err != nil {
+		return nil, err
+	}
+	defer leave()
+	return c.decodeRecord(ctx, r, c.last)
+}
+
+// unpack returns the filtered program of a record.
+func unpack(v *View, r *Record, bases [][]byte) ([]byte, error) {
+	h := r.header
+	var filtered []byte
+	var err error
+	if h.enc == encProgram {
+		filtered, err = v.dec.DecodeAll(r.stored, make([]byte, 0, h.inner))
+	} else {
+		filtered, err = delta.Decode(nil, r.stored, bases, int(h.inner))
+	}
+	if err != nil {
+		return nil, fmt.Errorf("%w: %w", err, ErrDamaged)
+	}
+	if len(filtered) != int(h.inner) {
+		return nil, fmt.Errorf("filtered program of %d bytes, not %d: %w", len(filtered), h.inner, ErrDamaged)
+	}
+	return filtered, nil
+}
+
+// restore makes the plain program of a filtered one.
+func (r *Record) restore(filtered []byte) (*Decoded, error) {
+	plain, err := goprog.Inverse(filtered, int(r.header.plain))
+	if err != nil {
+		return nil, fmt.Errorf("%w: %w", err, ErrDamaged)
+	}
+	if len(plain) != int(r.header.plain) {
+		return nil, fmt.Errorf("program of %d bytes, not %d: %w", len(plain), r.header.plain, ErrDamaged)
+	}
+	return r.decoded(plain), nil
+}
+
+func joinBytes(parts [][]byte) []byte {
+	if len(parts) == 1 {
+		return parts[0]
+	}
+	n := 0
+	for _, p := range parts {
+		n += len(p)
+	}
+	all := make([]byte, 0, n)
+	for _, p := range parts {
+		all = append(all, p...)
+	}
+	return all
+}

@@ -1,0 +1,356 @@
+package compact
+
+import (
+	"bufio"
+	"context"
+	"errors"
+	"fmt"
+	"maps"
+	"math/rand/v2"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"slices"
+	"strconv"
+	"strings"
+	"testing"
+	"time"
+
+	"gofs/blobstore"
+	"gofs/index"
+)
+
+func TestRun(t *testing.T) {
+	s, want := filled(t, "1.22.0", "1.22.1", "1.23.0")
+	before := trees(t, s)
+	snap, view, err := s.OpenView(blobstore.NewCache(0))
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer view.Close()
+	var last, total int64
+	r := run(t, s, Options{Workers: 1, Progress: func(done, all int64) { last, total = done, all }})
+	if r.Rounds != 3 || r.Records < 10 || r.After*2 > r.Before || last != total || total != r.Plain {
+		t.Errorf("%+v, progress %d of %d", r, last, total)
+	}
+	check(t, s, want)
+	if now := trees(t, s); !maps.Equal(now, before) {
+		t.Errorf("trees and inodes are %v, were %v", now, before)
+	}
+	same(t, snap, view, want) // who reads the old packs goes on
+	st, err := s.Stats(t.Context())
+	if err != nil || st.Unused != 0 || len(st.Chains) < 3 || len(st.Chains) > DefaultMaxDepth+1 {
+		t.Errorf("unused %d, chains %+v, %v", st.Unused, st.Chains, err)
+	}
+	encodings := map[string]int{}
+	for _, e := range st.Encodings {
+		encodings[e.Name] = e.Records
+	}
+	if encodings["program, delta"] != 8 || encodings["program, zstd"] != 1 || encodings["raw"] == 0 {
+		t.Errorf("encodings %v", encodings)
+	}
+	if again := run(t, s, Options{}); again.Records != 0 || again.After != again.Before || again.Bases != 0 {
+		t.Errorf("again: %+v", again)
+	}
+	// A larger effort makes all anew, within the depths that the others allow.
+	if harder := run(t, s, Options{Effort: 2}); harder.Records < 10 || harder.After > harder.Before {
+		t.Errorf("effort 2: %+v", harder)
+	}
+	check(t, s, want)
+}
+
+func TestRunRefuses(t *testing.T) {
+	s := newStore(t)
+	for _, o := range []Options{{Effort: blobstore.MaxEffort + 1}, {MaxDepth: 2}, {MaxDepth: blobstore.MaxDepth + 1}} {
+		if _, err := Run(t.Context(), s, o); err == nil {
+			t.Errorf("%+v is taken", o)
+		}
+	}
+	if r := run(t, s, Options{}); r.Records != 0 {
+		t.Errorf("an empty store: %+v", r)
+	}
+}
+
+func TestPending(t *testing.T) {
+	s, _ := filled(t, "1.22.0", "1.22.1")
+	if n, err := Pending(t.Context(), s); n != 2 || err != nil {
+		t.Errorf("%d pending, %v", n, err)
+	}
+	run(t, s, Options{Effort: 2})
+	if n, err := Pending(t.Context(), s); n != 0 || err != nil {
+		t.Errorf("%d pending, %v", n, err)
+	}
+	put(t, s, "1.23.0", makeRelease(t, "1.23.0"))
+	if n, err := Pending(t.Context(), s); n != 1 || err != nil {
+		t.Errorf("%d pending, %v", n, err)
+	}
+}
+
+// A patch between two that are there takes next to nothing.
+func TestPatch(t *testing.T) {
+	s, want := filled(t, "1.22.0", "1.22.8")
+	before := run(t, s, Options{}).After
+	want["1.22.3"] = makeRelease(t, "1.22.3")
+	put(t, s, "1.22.3", want["1.22.3"])
+	after := run(t, s, Options{}).After
+	if bytes := want["1.22.3"].size(); after-before > bytes/20 {
+		t.Errorf("a patch of %d bytes takes %d", bytes, after-before)
+	}
+	check(t, s, want)
+}
+
+func (c content) size() (n int64) {
+	for _, b := range c {
+		n += int64(len(b))
+	}
+	return n
+}
+
+// The base of what is left is kept, until what is left has another.
+func TestRebase(t *testing.T) {
+	s, want := filled(t, "1.22.0", "1.22.1", "1.22.2", "1.23.0")
+	run(t, s, Options{})
+	for _, name := range []string{"1.23.0", "1.22.2"} {
+		remove(t, s, name)
+		delete(want, name)
+	}
+	kept := collect(t, s)
+	if kept.Bases == 0 {
+		t.Fatalf("nothing is kept as base: %+v", kept)
+	}
+	check(t, s, want)
+	r := run(t, s, Options{Rebase: true})
+	if r.Bases != 0 || r.Records == 0 || r.After >= r.Before {
+		t.Errorf("%d bytes kept, then %+v", kept.Bases, r)
+	}
+	check(t, s, want)
+	if again := run(t, s, Options{Rebase: true}); again.Records != 0 {
+		t.Errorf("again: %+v", again)
+	}
+}
+
+// Others work on the store between planning and commit.
+func TestMeanwhile(t *testing.T) {
+	for name, test := range map[string]struct {
+		waiting  func(t *testing.T, s *index.Store, w *index.Writer, want map[string]content)
+		progress func(t *testing.T, s *index.Store, want map[string]content)
+	}{
+		"gc": {waiting: func(t *testing.T, s *index.Store, w *index.Writer, _ map[string]content) {
+			// The packs of the compaction are in no index yet.
+			if r, err := w.GC(t.Context(), index.GCOptions{}); err != nil || r.Garbage == 0 {
+				t.Errorf("gc %+v, %v", r, err)
+			}
+		}},
+		"rm": {waiting: func(t *testing.T, s *index.Store, w *index.Writer, want map[string]content) {
+			if err := w.Commit(index.Change{Remove: []string{"1.22.1"}}); err != nil {
+				t.Error(err)
+			}
+			delete(want, "1.22.1")
+		}},
+		"rm and gc": {waiting: func(t *testing.T, s *index.Store, w *index.Writer, want map[string]content) {
+			if err := w.Commit(index.Change{Remove: []string{"1.22.1"}}); err != nil {
+				t.Error(err)
+			}
+			delete(want, "1.22.1")
+			if _, err := w.GC(t.Context(), index.GCOptions{}); err != nil {
+				t.Error(err)
+			}
+		}},
+		"import": {progress: func(t *testing.T, s *index.Store, want map[string]content) {
+			want["1.23.0"] = makeRelease(t, "1.23.0")
+			put(t, s, "1.23.0", want["1.23.0"])
+		}},
+	} {
+		t.Run(name, func(t *testing.T) {
+			s, want := filled(t, "1.22.0", "1.22.1")
+			run(t, s, Options{}) // so that there are bases to lose
+			want["1.22.3"] = makeRelease(t, "1.22.3")
+			put(t, s, "1.22.3", want["1.22.3"])
+			o := Options{Workers: 1}
+			if test.waiting != nil {
+				w := lock(t, s)
+				o.Lock.Waiting = func(string) {
+					if w != nil {
+						test.waiting(t, s, w, want)
+						w.Close()
+						w = nil
+					}
+				}
+			}
+			if test.progress != nil {
+				done := false
+				o.Progress = func(int64, int64) {
+					if !done {
+						done = true
+						test.progress(t, s, want)
+					}
+				}
+			}
+			r := run(t, s, o)
+			if r.Rounds == 0 {
+				t.Errorf("%+v", r)
+			}
+			check(t, s, want)
+			if r := collect(t, s); r.Garbage+r.Removed+r.Rewritten != 0 {
+				t.Errorf("left behind: %+v", r)
+			}
+			if again := run(t, s, Options{}); again.Records != 0 {
+				t.Errorf("again: %+v", again)
+			}
+		})
+	}
+}
+
+// A compaction that is cancelled leaves a store that is whole, and the rounds
+// before stay.
+func TestCancelled(t *testing.T) {
+	s, want := filled(t, "1.22.0", "1.22.1")
+	before := trees(t, s)
+	for after := 1; ; after += 7 {
+		ctx, cancel := context.WithCancel(t.Context())
+		n := 0
+		_, err := Run(ctx, s, Options{Effort: 1, Workers: 1, Progress: func(int64, int64) {
+			if n++; n == after {
+				cancel()
+			}
+		}})
+		cancel()
+		if err == nil {
+			break
+		}
+		if !errors.Is(err, context.Canceled) {
+			t.Fatal(err)
+		}
+		check(t, s, want)
+	}
+	if now := trees(t, s); !maps.Equal(now, before) {
+		t.Errorf("trees and inodes are %v, were %v", now, before)
+	}
+	check(t, s, want)
+}
+
+// A compaction that is killed leaves a store that is whole, and what the next
+// one makes of it is what one that was not killed makes.
+func TestKilled(t *testing.T) {
+	points := 8
+	if n, err := strconv.Atoi(os.Getenv("GOFS_KILL_POINTS")); err == nil {
+		points = n
+	}
+	names := []string{"1.22.0", "1.22.1", "1.23.0"}
+	s, want := filled(t, names...)
+	before := trees(t, s)
+	compactCopy := func() *index.Store {
+		dir := filepath.Join(t.TempDir(), "store")
+		if err := os.CopyFS(dir, os.DirFS(s.Dir())); err != nil {
+			t.Fatal(err)
+		}
+		c, err := index.Open(dir)
+		if err != nil {
+			t.Fatal(err)
+		}
+		return c
+	}
+	whole, _ := runChild(t, compactCopy(), 0)
+	killed := 0
+	for i := range points {
+		c := compactCopy()
+		// The last point lies a little behind the end.
+		if _, done := runChild(t, c, whole*time.Duration(i+1)/time.Duration(points)+time.Millisecond); !done {
+			killed++
+		}
+		check(t, c, want)
+		// Killed once more, then not.
+		runChild(t, c, whole/time.Duration(i+2))
+		check(t, c, want)
+		r := run(t, c, Options{})
+		check(t, c, want)
+		if now := trees(t, c); !maps.Equal(now, before) {
+			t.Errorf("point %d: trees and inodes are %v, were %v", i, now, before)
+		}
+		if left := collect(t, c); left.Garbage+left.Removed+left.Rewritten != 0 || r.Bases != 0 {
+			t.Errorf("point %d: left behind %+v", i, left)
+		}
+		if err := os.RemoveAll(c.Dir()); err != nil {
+			t.Error(err)
+		}
+	}
+	if killed < points/3 {
+		t.Errorf("%d of %d compactions were killed", killed, points)
+	}
+}
+
+// runChild compacts a store in another process, which is killed after some
+// time, or never for 0. It returns how long that worked and whether it was
+// done.
+func runChild(t *testing.T, s *index.Store, kill time.Duration) (took time.Duration, done bool) {
+	t.Helper()
+	exe, err := os.Executable()
+	if err != nil {
+		t.Fatal(err)
+	}
+	cmd := exec.Command(exe)
+	cmd.Env = append(os.Environ(), "GOFS_TEST_STORE="+s.Dir())
+	cmd.Stderr = os.Stderr
+	out, err := cmd.StdoutPipe()
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := cmd.Start(); err != nil {
+		t.Fatal(err)
+	}
+	if line, err := bufio.NewReader(out).ReadString('\n'); err != nil || line != "begin\n" {
+		t.Fatalf("child says %q, %v", line, err)
+	}
+	begin := time.Now()
+	if kill > 0 {
+		timer := time.AfterFunc(kill, func() { _ = cmd.Process.Kill() })
+		defer timer.Stop()
+	}
+	if err := drain(out); err != nil {
+		t.Fatal(err)
+	}
+	err = cmd.Wait()
+	if kill == 0 && err != nil {
+		t.Fatal(err)
+	}
+	return time.Since(begin), err == nil
+}
+
+// Whatever comes in which order, the store has what it should have.
+func TestRandomWork(t *testing.T) {
+	r := rand.New(rand.NewPCG(7, 8))
+	s := newStore(t)
+	want := map[string]content{}
+	names := []string{"1.21.0", "1.22.0", "1.22.1", "1.22.2", "1.22.3", "1.22.8", "1.23.0"}
+	var log []string
+	for range 24 {
+		have := slices.Sorted(maps.Keys(want))
+		step := ""
+		switch what := r.IntN(10); {
+		case what < 4 || len(have) == 0:
+			name := names[r.IntN(len(names))]
+			if want[name] != nil {
+				continue
+			}
+			step = "import " + name
+			want[name] = makeRelease(t, name)
+			put(t, s, name, want[name])
+		case what < 6:
+			name := have[r.IntN(len(have))]
+			step = "rm " + name
+			delete(want, name)
+			remove(t, s, name)
+		case what < 7:
+			step = "gc"
+			collect(t, s)
+		default:
+			o := Options{Effort: blobstore.Effort(1 + r.IntN(2)), MaxDepth: 3 + r.IntN(5), MaxChain: 1 << (16 + r.IntN(8)), Rebase: r.IntN(3) == 0}
+			step = fmt.Sprintf("compact %+v", o)
+			run(t, s, o)
+		}
+		log = append(log, step)
+		if check(t, s, want); t.Failed() {
+			t.Fatalf("after\n%s", strings.Join(log, "\n"))
+		}
+	}
+}
