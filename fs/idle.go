@@ -1,6 +1,7 @@
 package fs
 
 import (
+	"runtime"
 	"runtime/debug"
 	"time"
 )
@@ -30,6 +31,8 @@ func (s *Server) rest(now time.Time) {
 	case !i.done && now.Sub(i.since) >= idleAfter:
 		i.done = true
 		s.cache.Clear()
+		// A sync.Pool lets go of its buffers with the second collection.
+		runtime.GC()
 		debug.FreeOSMemory()
 	}
 }

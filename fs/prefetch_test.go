@@ -1,10 +1,16 @@
 package fs
 
 import (
+	"bytes"
 	"fmt"
+	"io"
 	"os"
 	"path/filepath"
+	"slices"
 	"testing"
+
+	"gofs/blobstore"
+	"gofs/index"
 )
 
 func TestPrefetch(t *testing.T) {
@@ -103,5 +109,66 @@ func TestSequentialPrefetchGoesOn(t *testing.T) {
 	check(t, filepath.Join(dir, "1.22.8"), want)
 	if got := s.Stats().Requests["read"]; got != 1 {
 		t.Errorf("%d READs for 30 folders", got)
+	}
+}
+
+// TestPushWhole reads the beginning of a program that lies in one record. The
+// kernel has the rest then.
+func TestPushWhole(t *testing.T) {
+	data := []byte(pseudo(1, 6<<20))
+	store := newStore(t)
+	l := newLoader(t, store)
+	it := index.Item{Path: "bin/go", Kind: index.File, Mode: 0o755, Size: int64(len(data))}
+	for chunk := range slices.Chunk(data, 100_000) {
+		id := blobstore.Sum(chunk)
+		it.Blobs = append(it.Blobs, index.Ref{ID: id, Length: uint32(len(chunk))})
+		l.group.Blobs = append(l.group.Blobs, blobstore.Blob{ID: id, Data: chunk})
+	}
+	l.items = append(l.items, it)
+	l.commit("1.22.8")
+	s, mnt := mount(t, store)
+	f, err := os.Open(filepath.Join(mnt, "1.22.8/bin/go"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer f.Close()
+	if _, err := f.Read(make([]byte, 1)); err != nil {
+		t.Fatal(err)
+	}
+	eventually(t, "it is pushed", func() bool { return s.Stats().Prefetch.Stores == 1 })
+	before := s.Stats()
+	b, err := io.ReadAll(io.NewSectionReader(f, 0, int64(len(data))))
+	if err != nil || !bytes.Equal(b, data) {
+		t.Errorf("%d bytes, %v", len(b), err)
+	}
+	if got := since(s, before); got["read"] != 0 {
+		t.Errorf("asked again: %v", got)
+	}
+}
+
+func TestHolds(t *testing.T) {
+	member := func(id byte, offset, length uint32) blobstore.Member {
+		return blobstore.Member{ID: blobstore.ID{id}, Offset: offset, Length: length}
+	}
+	bad := member(2, 10, 5)
+	bad.Bad = true
+	refs := []index.Ref{{ID: blobstore.ID{1}, Length: 10}, {ID: blobstore.ID{2}, Length: 5}}
+	for name, test := range map[string]struct {
+		first int
+		blobs []blobstore.Member
+		want  bool
+	}{
+		"all":            {0, []blobstore.Member{member(1, 0, 10), member(2, 10, 5)}, true},
+		"behind another": {1, []blobstore.Member{member(9, 0, 15), member(1, 0, 10), member(2, 10, 5)}, true},
+		"cut off":        {0, []blobstore.Member{member(1, 0, 10)}, false},
+		"before it":      {-1, []blobstore.Member{member(2, 0, 5), member(1, 5, 10)}, false},
+		"other order":    {0, []blobstore.Member{member(2, 0, 5), member(1, 5, 10)}, false},
+		"a gap":          {0, []blobstore.Member{member(1, 0, 10), member(2, 11, 5)}, false},
+		"other length":   {0, []blobstore.Member{member(1, 0, 10), member(2, 10, 6)}, false},
+		"damaged":        {0, []blobstore.Member{member(1, 0, 10), bad}, false},
+	} {
+		if got := holds(&blobstore.Decoded{Blobs: test.blobs}, test.first, refs); got != test.want {
+			t.Errorf("%s: %v", name, got)
+		}
 	}
 }
