@@ -1,6 +1,6 @@
 GO ?= go
 STATICCHECK = honnef.co/go/tools/cmd/staticcheck@v0.8.2
-FUZZTIME ?= 5s
+FUZZTIME ?= 3s
 DEMO ?= /tmp/gofs-demo
 
 .PHONY: build install demo check vet test fuzz bench bench-short clean

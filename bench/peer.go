@@ -168,7 +168,7 @@ func (p *peer) fresh(ctx context.Context) error {
 		return err
 	}
 	p.daemon, p.mounted = d, true
-	return nil
+	return p.awaitSocket(ctx)
 }
 
 // stop unmounts and waits for the daemon to end.
@@ -255,6 +255,17 @@ func (p *peer) pid() int {
 		return 0
 	}
 	return p.daemon.Process.Pid
+}
+
+// awaitSocket waits until the counters can be asked for: the socket is made a
+// moment after the mount answers.
+func (p *peer) awaitSocket(ctx context.Context) error {
+	for deadline := time.Now().Add(10 * time.Second); ; time.Sleep(time.Millisecond) {
+		_, err := p.requests()
+		if err == nil || ctx.Err() != nil || time.Now().After(deadline) {
+			return err
+		}
+	}
 }
 
 // mountStats are the counters of a mount as gofs mount-stats --json prints

@@ -308,6 +308,7 @@ func TestHotFailsWhileRunning(t *testing.T) {
 				t.Errorf("full: %+v", st)
 			}
 			readOne(t, mnt, want, "bin/p2")
+			settled(t, s)
 			if err := errors.Join(os.Remove(filepath.Join(hot, "other")), os.Remove(filepath.Join(hot, "more"))); err != nil {
 				t.Fatal(err)
 			}
@@ -321,6 +322,7 @@ func TestHotFailsWhileRunning(t *testing.T) {
 				t.Fatal(err)
 			}
 			readOne(t, mnt, want, "bin/p4")
+			settled(t, s)
 			retry()
 			readOne(t, mnt, want, "bin/p5")
 			if st := settled(t, s); st.Failures != 3 || !strings.Contains(st.Error, "read-only") {

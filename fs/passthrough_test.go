@@ -300,6 +300,7 @@ func TestPassthroughDamage(t *testing.T) {
 	if b, err := os.ReadFile(filepath.Join(mnt, "1.22.8/bin/p0")); !errors.Is(err, unix.EIO) {
 		t.Errorf("%d bytes, %v", len(b), err)
 	}
+	settled(t, s)
 	if st := s.Stats(); st.Damaged == 0 || st.Hot.Files != 0 || st.Hot.Failures != 0 || st.Hot.Bytes != 0 {
 		t.Errorf("%+v %+v", st, st.Hot)
 	}

@@ -7,6 +7,7 @@ import (
 	"path/filepath"
 	"strings"
 	"sync"
+	"syscall"
 	"testing"
 
 	"github.com/rogpeppe/go-internal/testscript"
@@ -14,16 +15,21 @@ import (
 	"gofs/resolve"
 )
 
-// TestMain lets this binary stand in for gofs in scripts, and for the go
-// launcher when a shim folder links to it.
+// TestMain has scripts run the program that users get. This binary would do,
+// but with the race detector it takes ten times as long to import a release;
+// the packages' own tests look for races.
 func TestMain(m *testing.M) {
-	if status, ok := launch(os.Args); ok {
-		os.Exit(status)
-	}
 	testscript.Main(cleaning{m}, map[string]func(){
-		"gofs": func() { os.Exit(run(os.Args[1:])) },
+		"gofs": func() {
+			err := syscall.Exec(os.Getenv(binaryEnv), os.Args, os.Environ())
+			fmt.Fprintf(os.Stderr, "%s=%s: %v\n", binaryEnv, os.Getenv(binaryEnv), err)
+			os.Exit(3)
+		},
 	})
 }
+
+// binaryEnv names the program for scripts.
+const binaryEnv = "GOFS_TEST_BINARY"
 
 // cleaning takes away what the tests built.
 type cleaning struct{ m *testing.M }
@@ -45,6 +51,7 @@ func TestScript(t *testing.T) {
 			e.Setenv("HOME", filepath.Join(e.WorkDir, "home"))
 			e.Setenv("GOTOOLCHAIN", "")
 			e.Setenv("SHELL", "/bin/bash")
+			e.Setenv(binaryEnv, gofsBinary(t))
 			e.Setenv("REALGO", hostGoroot())
 			repo, err := filepath.Abs("../..")
 			if err != nil {

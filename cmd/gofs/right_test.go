@@ -24,6 +24,7 @@ func TestRightGo(t *testing.T) {
 				"XDG_STATE_HOME": filepath.Join(e.WorkDir, "state"),
 				"GOFS_STORE":     filepath.Join(e.WorkDir, "store"),
 				"GOPROXY":        "off",
+				binaryEnv:        gofsBinary(t),
 				"TARBALL_1_22_8": testrelease.Tarball(t, "1.22.8"),
 				"TARBALL_1_23_3": testrelease.Tarball(t, "1.23.3"),
 			} {

@@ -34,6 +34,7 @@ func TestStore(t *testing.T) {
 			e.Setenv("XDG_STATE_HOME", filepath.Join(e.WorkDir, "state"))
 			e.Setenv("XDG_CACHE_HOME", filepath.Join(e.WorkDir, "cache"))
 			e.Setenv("GOFS_STORE", filepath.Join(e.WorkDir, "store"))
+			e.Setenv(binaryEnv, gofsBinary(t))
 			e.Setenv("GOPROXY", "off")
 			e.Setenv("GOENV", "off")
 			e.Setenv("TARBALL", testrelease.Tarball(t, "1.22.8"))

@@ -232,7 +232,7 @@ func TestCancelled(t *testing.T) {
 // A compaction that is killed leaves a store that is whole, and what the next
 // one makes of it is what one that was not killed makes.
 func TestKilled(t *testing.T) {
-	points := 8
+	points := 4
 	if n, err := strconv.Atoi(os.Getenv("GOFS_KILL_POINTS")); err == nil {
 		points = n
 	}
@@ -323,7 +323,7 @@ func TestRandomWork(t *testing.T) {
 	want := map[string]content{}
 	names := []string{"1.21.0", "1.22.0", "1.22.1", "1.22.2", "1.22.3", "1.22.8", "1.23.0"}
 	var log []string
-	for range 24 {
+	for range 8 {
 		have := slices.Sorted(maps.Keys(want))
 		step := ""
 		switch what := r.IntN(10); {
