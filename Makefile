@@ -24,7 +24,8 @@ vet:
 	$(GO) run $(STATICCHECK) ./...
 
 test:
-	$(GO) test -race -timeout 20m ./...
+	$(GO) test -race -short -timeout 20m ./...
+	$(GO) test ./blobstore/internal/goprog
 
 # fuzz gives every fuzz target FUZZTIME.
 fuzz:

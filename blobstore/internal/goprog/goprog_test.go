@@ -114,6 +114,8 @@ func differ(a, b []byte) int {
 	return min(len(a), len(b))
 }
 
+// With -short it is a few programs: the race detector makes each ten times as
+// slow, and make test has them all without it.
 func TestRoundTrip(t *testing.T) {
 	n := 0
 	programs(t, func(name string, b []byte) {
@@ -131,9 +133,6 @@ func TestRoundTrip(t *testing.T) {
 // TestBuilt filters programs that are built for the test, for each architecture and with what else
 // matters to the layout.
 func TestBuilt(t *testing.T) {
-	if testing.Short() {
-		t.Skip("builds programs")
-	}
 	goroot(t)
 	for _, c := range []struct {
 		name, env string
@@ -182,7 +181,7 @@ func TestDamaged(t *testing.T) {
 		if !ok {
 			t.Fatalf("%s is not filtered", name)
 		}
-		for range 40 {
+		for range 10 {
 			damage(rng, filtered, func(x []byte) {
 				if out, err := Inverse(x, len(b)); err == nil && len(out) > len(b) {
 					t.Fatalf("%d bytes, allowed %d", len(out), len(b))
