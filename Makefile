@@ -1,6 +1,6 @@
 GO ?= go
 STATICCHECK = honnef.co/go/tools/cmd/staticcheck@v0.8.2
-FUZZTIME ?= 3s
+FUZZTIME ?= 2s
 DEMO ?= /tmp/gofs-demo
 
 .PHONY: build install demo check vet test fuzz bench bench-short clean
@@ -25,7 +25,7 @@ vet:
 
 test:
 	$(GO) test -race -short -timeout 20m ./...
-	$(GO) test ./blobstore/internal/goprog
+	$(GO) test ./blobstore/internal/goprog ./index/compact
 
 # fuzz gives every fuzz target FUZZTIME.
 fuzz:

@@ -240,6 +240,9 @@ func TestRepairUnused(t *testing.T) {
 // GOFS_DAMAGE_CASES says how many cases to try.
 func TestRandomDamage(t *testing.T) {
 	cases := 25
+	if testing.Short() {
+		cases = 5
+	}
 	if n, err := strconv.Atoi(os.Getenv("GOFS_DAMAGE_CASES")); err == nil {
 		cases = n
 	}

@@ -129,7 +129,9 @@ func TestRebase(t *testing.T) {
 	}
 }
 
-// Others work on the store between planning and commit.
+// Others work on the store between planning and commit. This test and those
+// below do little with -short: the race detector makes each compaction ten
+// times as slow, and make test has them whole without it.
 func TestMeanwhile(t *testing.T) {
 	for name, test := range map[string]struct {
 		waiting  func(t *testing.T, s *index.Store, w *index.Writer, want map[string]content)
@@ -161,6 +163,9 @@ func TestMeanwhile(t *testing.T) {
 			put(t, s, "1.23.0", want["1.23.0"])
 		}},
 	} {
+		if testing.Short() && name != "gc" {
+			continue
+		}
 		t.Run(name, func(t *testing.T) {
 			s, want := filled(t, "1.22.0", "1.22.1")
 			run(t, s, Options{}) // so that there are bases to lose
@@ -232,7 +237,10 @@ func TestCancelled(t *testing.T) {
 // A compaction that is killed leaves a store that is whole, and what the next
 // one makes of it is what one that was not killed makes.
 func TestKilled(t *testing.T) {
-	points := 4
+	points := 8
+	if testing.Short() {
+		points = 1
+	}
 	if n, err := strconv.Atoi(os.Getenv("GOFS_KILL_POINTS")); err == nil {
 		points = n
 	}
@@ -323,7 +331,11 @@ func TestRandomWork(t *testing.T) {
 	want := map[string]content{}
 	names := []string{"1.21.0", "1.22.0", "1.22.1", "1.22.2", "1.22.3", "1.22.8", "1.23.0"}
 	var log []string
-	for range 8 {
+	steps := 24
+	if testing.Short() {
+		steps = 4
+	}
+	for range steps {
 		have := slices.Sorted(maps.Keys(want))
 		step := ""
 		switch what := r.IntN(10); {
