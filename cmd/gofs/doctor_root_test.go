@@ -62,6 +62,10 @@ func (r *sickRoot) check(err error) {
 func (r *sickRoot) write(name, text string) {
 	r.t.Helper()
 	r.check(os.MkdirAll(filepath.Dir(r.path(name)), 0o755))
+	// What is there may be a link to a file of other tests.
+	if err := os.Remove(r.path(name)); !errors.Is(err, os.ErrNotExist) {
+		r.check(err)
+	}
 	r.check(os.WriteFile(r.path(name), []byte(text), 0o644))
 }
 
@@ -77,9 +81,7 @@ func (r *sickRoot) append(name, text string) {
 func (r *sickRoot) link(from, name string) {
 	r.t.Helper()
 	r.check(os.MkdirAll(filepath.Dir(r.path(name)), 0o755))
-	data, err := os.ReadFile(from)
-	r.check(err)
-	r.check(os.WriteFile(r.path(name), data, 0o755))
+	r.check(os.Link(from, r.path(name)))
 }
 
 func (r *sickRoot) symlink(target, name string) {
@@ -111,6 +113,7 @@ func (r *sickRoot) tmpfs(name string) {
 // garble makes a program one that does not run.
 func (r *sickRoot) garble(name string) {
 	r.t.Helper()
+	r.check(os.Remove(r.path(name)))
 	r.check(os.WriteFile(r.path(name), []byte("\x7fELF, but cut off"), 0o755))
 }
 

@@ -38,7 +38,6 @@ func TestStore(t *testing.T) {
 			e.Setenv("GOPROXY", "off")
 			e.Setenv("GOENV", "off")
 			e.Setenv("TARBALL", testrelease.Tarball(t, "1.22.8"))
-			e.Setenv("ZIP", testrelease.Zip(t, "1.22.8"))
 			e.Defer(func() { unmountBelow(t, e.WorkDir) })
 			return nil
 		},
