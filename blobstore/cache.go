@@ -11,7 +11,8 @@ import (
 //
 // Safe for concurrent use.
 type Cache struct {
-	limit int64
+	limit  int64 // of size
+	limitL int64 // of sizeL
 
 	mu      sync.Mutex
 	entries map[recordKey]*list.Element // of *cacheEntry
@@ -53,16 +54,17 @@ type flight struct {
 	err    error
 }
 
-// NewCache returns a cache that holds at most limit bytes of decoded records;
-// with a limit of 0 it only lets askers share decodings under way.
+// NewCache returns a cache that holds at most limit bytes of decoded records,
+// but always the last few programs; with a limit of 0 it only lets askers
+// share decodings under way.
 func NewCache(limit int64) *Cache {
-	c := newCache(limit)
-	c.filtered = newCache(limit)
+	c := newCache(limit/2, limit/4)
+	c.filtered = newCache(limit/8, limit/8)
 	return c
 }
 
-func newCache(limit int64) *Cache {
-	return &Cache{limit: limit, entries: map[recordKey]*list.Element{}, flights: map[recordKey]*flight{}, parts: map[ID]*list.Element{}}
+func newCache(limit, limitL int64) *Cache {
+	return &Cache{limit: limit, limitL: limitL, entries: map[recordKey]*list.Element{}, flights: map[recordKey]*flight{}, parts: map[ID]*list.Element{}}
 }
 
 // Stats returns the counters.
@@ -171,13 +173,13 @@ func (c *Cache) get(key recordKey, load func() (*Decoded, error)) (*Decoded, err
 
 // keep adds a record; c.mu is held.
 func (c *Cache) keep(key recordKey, r *Decoded) {
-	kept, size, least := &c.recent, &c.size, 0
+	kept, size, limit, least := &c.recent, &c.size, c.limit, 0
 	if r.cost() >= largeRecord {
-		kept, size, least = &c.large, &c.sizeL, keptLarge
+		kept, size, limit, least = &c.large, &c.sizeL, c.limitL, keptLarge
 	} else if r.cost() > c.limit {
 		return
 	}
-	if c.limit == 0 {
+	if limit == 0 {
 		return
 	}
 	e := kept.PushFront(&cacheEntry{key, r})
@@ -188,7 +190,7 @@ func (c *Cache) keep(key recordKey, r *Decoded) {
 		}
 	}
 	*size += r.cost()
-	for *size > c.limit && kept.Len() > least {
+	for *size > limit && kept.Len() > least {
 		last := kept.Back()
 		e := kept.Remove(last).(*cacheEntry)
 		delete(c.entries, e.key)

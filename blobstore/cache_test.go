@@ -56,7 +56,7 @@ func TestCacheLimit(t *testing.T) {
 		}
 		return loaded
 	}
-	c := NewCache(3 * decodedBytes(1000).cost())
+	c := NewCache(2 * 3 * decodedBytes(1000).cost()) // half of it is for small records
 	for i := range int64(3) {
 		load(c, i, 1000)
 	}

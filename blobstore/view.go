@@ -10,6 +10,7 @@ import (
 	"sync"
 
 	"github.com/klauspost/compress/zstd"
+	"golang.org/x/sync/semaphore"
 )
 
 // View reads blobs out of a fixed set of packs. It holds their files open, so
@@ -21,9 +22,9 @@ type View struct {
 	packs map[uint32]*openPack
 	cache *Cache
 	dec   *zstd.Decoder
-	slots chan struct{} // one for each decoding under way
-	large chan struct{} // one for each record under way that takes much memory
-	spare sync.Pool     // of *[]byte, for stored bytes on their way to a decoder
+	slots chan struct{}       // one for each decoding under way
+	room  *semaphore.Weighted // bytes that chains under way may decode at once
+	spare sync.Pool           // of *[]byte, for stored bytes on their way to a decoder
 }
 
 type openPack struct {
@@ -44,7 +45,7 @@ func OpenView(dir string, refs []PackRef, loc Locator, cache *Cache) (*View, err
 		loc: loc, cache: cache, dec: dec,
 		packs: make(map[uint32]*openPack, len(refs)),
 		slots: make(chan struct{}, runtime.GOMAXPROCS(0)),
-		large: make(chan struct{}, 2),
+		room:  semaphore.NewWeighted(maxRoom),
 	}
 	for _, ref := range refs {
 		p := &openPack{ref: ref}

@@ -111,9 +111,9 @@ func Run(ctx context.Context, store *index.Store, o Options) (*Result, error) {
 	return c.r, err
 }
 
-// cacheSize bounds, three times, the memory for decoded records: small ones,
-// programs, and programs as bases.
-const cacheSize = 160 << 20
+// cacheSize bounds the memory for decoded records: small ones, programs, and
+// programs as bases.
+const cacheSize = 640 << 20
 
 type compaction struct {
 	store *index.Store

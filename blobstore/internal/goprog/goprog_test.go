@@ -114,12 +114,10 @@ func differ(a, b []byte) int {
 	return min(len(a), len(b))
 }
 
-// With -short it is one program: the race detector makes each ten times as
-// slow, and make test has them all without it.
-func TestRoundTrip(t *testing.T) {
+func TestRealRoundTrip(t *testing.T) {
 	n := 0
 	programs(t, func(name string, b []byte) {
-		if !bytes.HasPrefix(b, []byte("\x7fELF")) || testing.Short() && n > 0 {
+		if !bytes.HasPrefix(b, []byte("\x7fELF")) {
 			return
 		}
 		n++
@@ -130,9 +128,9 @@ func TestRoundTrip(t *testing.T) {
 	}
 }
 
-// TestBuilt filters programs that are built for the test, for each architecture and with what else
+// TestRealBuilt filters programs that are built for the test, for each architecture and with what else
 // matters to the layout.
-func TestBuilt(t *testing.T) {
+func TestRealBuilt(t *testing.T) {
 	goroot(t)
 	for _, c := range []struct {
 		name, env string
@@ -148,9 +146,6 @@ func TestBuilt(t *testing.T) {
 		{"386", "GOARCH=386", nil, false},
 		{"riscv64", "GOARCH=riscv64", nil, false},
 	} {
-		if testing.Short() && c.name != "amd64" {
-			continue
-		}
 		t.Run(c.name, func(t *testing.T) {
 			out := filepath.Join(t.TempDir(), "program")
 			cmd := exec.Command("go", append(append([]string{"build", "-o", out}, c.flags...), "cmd/pack")...)
@@ -172,7 +167,7 @@ func TestBuilt(t *testing.T) {
 }
 
 // TestDamaged damages programs and filtered programs: neither may do more than fail.
-func TestDamaged(t *testing.T) {
+func TestRealDamaged(t *testing.T) {
 	rng := rand.New(rand.NewPCG(1, 2))
 	tested := false
 	programs(t, func(name string, b []byte) {
@@ -184,11 +179,7 @@ func TestDamaged(t *testing.T) {
 		if !ok {
 			t.Fatalf("%s is not filtered", name)
 		}
-		times := 40
-		if testing.Short() {
-			times = 2
-		}
-		for range times {
+		for range 40 {
 			damage(rng, filtered, func(x []byte) {
 				if out, err := Inverse(x, len(b)); err == nil && len(out) > len(b) {
 					t.Fatalf("%d bytes, allowed %d", len(out), len(b))
