@@ -3,6 +3,7 @@ package blobstore
 import (
 	"container/list"
 	"sync"
+	"sync/atomic"
 )
 
 // Cache keeps decoded records, the least recently used out first. Many askers
@@ -11,8 +12,7 @@ import (
 //
 // Safe for concurrent use.
 type Cache struct {
-	limit  int64 // of size
-	limitL int64 // of sizeL
+	limit int64
 
 	mu      sync.Mutex
 	entries map[recordKey]*list.Element // of *cacheEntry
@@ -25,7 +25,8 @@ type Cache struct {
 
 	stats CacheStats
 
-	filtered *Cache // of programs, as bases of others
+	filtered *Cache       // of programs, as bases of others
+	held     atomic.Int64 // size and sizeL, for who does not have mu
 }
 
 // CacheStats counts what a cache has done.
@@ -58,13 +59,13 @@ type flight struct {
 // but always the last few programs; with a limit of 0 it only lets askers
 // share decodings under way.
 func NewCache(limit int64) *Cache {
-	c := newCache(limit/2, limit/4)
-	c.filtered = newCache(limit/8, limit/8)
+	c := newCache(limit)
+	c.filtered = newCache(limit / 4)
 	return c
 }
 
-func newCache(limit, limitL int64) *Cache {
-	return &Cache{limit: limit, limitL: limitL, entries: map[recordKey]*list.Element{}, flights: map[recordKey]*flight{}, parts: map[ID]*list.Element{}}
+func newCache(limit int64) *Cache {
+	return &Cache{limit: limit, entries: map[recordKey]*list.Element{}, flights: map[recordKey]*flight{}, parts: map[ID]*list.Element{}}
 }
 
 // Stats returns the counters.
@@ -90,6 +91,7 @@ func (c *Cache) Clear() {
 	c.recent.Init()
 	c.large.Init()
 	c.size, c.sizeL = 0, 0
+	c.held.Store(0)
 	if c.filtered != nil {
 		c.filtered.Clear()
 	}
@@ -106,8 +108,8 @@ func (c *Cache) peek(key recordKey) *Decoded {
 	return c.hit(e)
 }
 
-// holds returns a program in memory that a blob is a sound part of, and the
-// part; else nil. A part may lie in the programs of several releases, and the
+// holds returns a program in memory that a blob is a part of, and the part;
+// else nil. A part may lie in the programs of several releases, and the
 // index names only one of them: without this, reading all of 1.23.12 out of
 // twelve compacted releases decoded 562 MB instead of 356.
 func (c *Cache) holds(id ID) (*Decoded, int) {
@@ -118,7 +120,7 @@ func (c *Cache) holds(id ID) (*Decoded, int) {
 		return nil, 0
 	}
 	for i, m := range e.Value.(*cacheEntry).record.Blobs {
-		if i > 0 && m.ID == id && !m.Bad {
+		if i > 0 && m.ID == id {
 			return c.hit(e), i
 		}
 	}
@@ -173,13 +175,13 @@ func (c *Cache) get(key recordKey, load func() (*Decoded, error)) (*Decoded, err
 
 // keep adds a record; c.mu is held.
 func (c *Cache) keep(key recordKey, r *Decoded) {
-	kept, size, limit, least := &c.recent, &c.size, c.limit, 0
-	if r.cost() >= largeRecord {
-		kept, size, limit, least = &c.large, &c.sizeL, c.limitL, keptLarge
-	} else if r.cost() > c.limit {
+	if c.limit == 0 {
 		return
 	}
-	if limit == 0 {
+	kept, size := &c.recent, &c.size
+	if r.cost() >= largeRecord {
+		kept, size = &c.large, &c.sizeL
+	} else if r.cost() > c.limit/4 {
 		return
 	}
 	e := kept.PushFront(&cacheEntry{key, r})
@@ -190,6 +192,19 @@ func (c *Cache) keep(key recordKey, r *Decoded) {
 		}
 	}
 	*size += r.cost()
+	c.trim(&c.large, &c.sizeL, c.limit/4, keptLarge)
+	// What programs leave of the room is that of the small ones.
+	room := c.limit - c.sizeL
+	if c.filtered != nil {
+		room -= c.filtered.held.Load()
+	}
+	c.trim(&c.recent, &c.size, max(room, c.limit/4), 0)
+	c.held.Store(c.size + c.sizeL)
+}
+
+// trim drops what was used least recently until a list takes at most limit
+// bytes or has least entries; c.mu is held.
+func (c *Cache) trim(kept *list.List, size *int64, limit int64, least int) {
 	for *size > limit && kept.Len() > least {
 		last := kept.Back()
 		e := kept.Remove(last).(*cacheEntry)
@@ -203,8 +218,8 @@ func (c *Cache) keep(key recordKey, r *Decoded) {
 	}
 }
 
-// Large records are programs. They have a limit of their own, so that one
-// program does not drive a hundred groups of source files out, and the last
+// Large records are programs. They have at most a quarter of the room, so that
+// one program does not drive a hundred groups of source files out, and the last
 // ones are kept whatever the limit: a kernel that reads a program in pieces of
 // 128 KiB would have it decoded 150 times.
 const (

@@ -56,14 +56,14 @@ func TestCacheLimit(t *testing.T) {
 		}
 		return loaded
 	}
-	c := NewCache(2 * 3 * decodedBytes(1000).cost()) // half of it is for small records
-	for i := range int64(3) {
+	c := NewCache(4 * decodedBytes(1000).cost())
+	for i := range int64(4) {
 		load(c, i, 1000)
 	}
 	if load(c, 0, 1000) {
 		t.Error("0 was not kept")
 	}
-	load(c, 3, 1000) // 1 is the least recently used
+	load(c, 4, 1000) // 1 is the least recently used
 	for _, kept := range []int64{0, 2, 3} {
 		if load(c, kept, 1000) {
 			t.Errorf("%d was not kept", kept)
@@ -73,7 +73,7 @@ func TestCacheLimit(t *testing.T) {
 		t.Error("1 was kept beyond the limit")
 	}
 	load(c, 9, 100_000) // larger than all
-	if st := c.Stats(); st.Bytes > c.limit || st.Bytes != 3*decodedBytes(1000).cost() {
+	if st := c.Stats(); st.Bytes > c.limit || st.Bytes != 4*decodedBytes(1000).cost() {
 		t.Errorf("%d of %d bytes", st.Bytes, c.limit)
 	}
 	none := NewCache(0)

@@ -262,7 +262,7 @@ func (c *chain) bases(ctx context.Context, l *link) ([][]byte, error) {
 			all = append(all, d.Plain)
 			continue
 		}
-		i, err := d.sound(b.id, b.loc)
+		i, err := d.at(b.id, b.loc)
 		if err != nil {
 			return nil, fmt.Errorf("base: %w", err)
 		}
@@ -271,13 +271,13 @@ func (c *chain) bases(ctx context.Context, l *link) ([][]byte, error) {
 	return all, nil
 }
 
-// sound returns the index of a blob that has been found to be what its ID says.
-func (d *Decoded) sound(id ID, loc Location) (int, error) {
+// at returns the index of a blob that has been found to be what its ID says.
+func (d *Decoded) at(id ID, loc Location) (int, error) {
 	i := d.find(id, loc.Offset)
 	if i < 0 || d.Blobs[i].Length != loc.Length {
 		return 0, fmt.Errorf("blob %s: the record does not hold it: %w", id, ErrDamaged)
 	}
-	if d.Blobs[i].Bad || d.whole && i == 0 && Sum(d.Plain) != id {
+	if !d.Sound(i) {
 		return 0, fmt.Errorf("blob %s: checksum: %w", id, ErrDamaged)
 	}
 	return i, nil

@@ -296,7 +296,7 @@ func FuzzProgram(f *testing.F) {
 		if err != nil && !cleanError(err) {
 			t.Fatal(err)
 		}
-		if err == nil && (len(d.Plain) != int(plain) || !d.Blobs[0].Bad) {
+		if err == nil && (len(d.Plain) != int(plain) || d.Sound(0)) {
 			t.Errorf("%d bytes instead of %d", len(d.Plain), plain)
 		}
 	})

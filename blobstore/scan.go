@@ -51,7 +51,7 @@ func readStored(buf []byte, r io.ReaderAt, off int64, h *header) (*Record, error
 	return &Record{off, h, stored}, nil
 }
 
-// decode returns the plain bytes, with each blob checked.
+// decode returns the plain bytes.
 func (r *Record) decode(dec *zstd.Decoder, bases []byte) (*Decoded, error) {
 	plain, err := decode(dec, r.header, r.stored, bases)
 	if err != nil {
@@ -60,24 +60,24 @@ func (r *Record) decode(dec *zstd.Decoder, bases []byte) (*Decoded, error) {
 	return r.decoded(plain), nil
 }
 
-// decoded checks each blob. That of all bytes together is left to those who
-// ask for it: its parts are checked, and nothing else reads it.
+// decoded makes the record's blobs of its plain bytes. Those of a program are
+// checked here, since its reader waits for all of them and so all processors
+// can do it; but not the one that names it as a whole, which few ask for.
 func (r *Record) decoded(plain []byte) *Decoded {
 	d := &Decoded{Plain: plain, Blobs: r.Blobs(), depth: int(r.header.depth), whole: r.header.whole()}
-	check := func(i int) { d.Blobs[i].Bad = (i > 0 || !d.whole) && Sum(d.Bytes(i)) != d.Blobs[i].ID }
+	d.sound = make([]atomic.Uint32, len(d.Blobs))
 	if len(plain) < largeRecord {
-		for i := range d.Blobs {
-			check(i)
-		}
 		return d
 	}
-	// A reader waits for the whole program, so all processors check it.
 	var wg sync.WaitGroup
 	var next atomic.Int32
+	if d.whole {
+		next.Store(1)
+	}
 	for range min(runtime.GOMAXPROCS(0), len(d.Blobs)) {
 		wg.Go(func() {
 			for i := int(next.Add(1)) - 1; i < len(d.Blobs); i = int(next.Add(1)) - 1 {
-				check(i)
+				d.Sound(i)
 			}
 		})
 	}
@@ -103,7 +103,7 @@ func (r *Record) Depth() int { return int(r.header.depth) }
 // Encoding names how it is stored.
 func (r *Record) Encoding() string { return r.header.enc.String() }
 
-// Blobs lists the record's blobs; Bad is not set.
+// Blobs lists the record's blobs.
 func (r *Record) Blobs() []Member {
 	ms := make([]Member, len(r.header.blobs))
 	off := uint32(0)
@@ -307,7 +307,7 @@ func (v *View) check(ctx context.Context, pack string, r *Record) *Damage {
 		return bad
 	}
 	for i, m := range d.Blobs {
-		if m.Bad || d.whole && i == 0 && Sum(d.Plain) != m.ID {
+		if !d.Sound(i) {
 			bad.Blobs = append(bad.Blobs, m.ID)
 			bad.Err = fmt.Errorf("checksum of a blob: %w", ErrDamaged)
 		}

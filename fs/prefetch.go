@@ -136,7 +136,7 @@ const pushPiece = 1 << 20
 func (s *Server) pushWhole(n *inode, d *blobstore.Decoded, first int) {
 	k, now := s.kernel.Load(), s.clock()
 	before := n.cached.Load()
-	if k == nil || before != 0 && now-before < int64(lost) || !holds(d, first, n.refs) || !n.cached.CompareAndSwap(before, now) {
+	if k == nil || before != 0 && now-before < int64(lost) || !holds(d.Blobs, d.Sound, first, n.refs) || !n.cached.CompareAndSwap(before, now) {
 		return
 	}
 	b := d.Plain[d.Blobs[first].Offset:][:n.size]
@@ -176,13 +176,13 @@ func (n *inode) afterPushed() bool {
 
 // holds says whether blobs lie in a record one behind the other from its blob
 // first on, and are sound.
-func holds(d *blobstore.Decoded, first int, refs []index.Ref) bool {
-	if first < 0 || len(refs) > len(d.Blobs)-first {
+func holds(blobs []blobstore.Member, sound func(i int) bool, first int, refs []index.Ref) bool {
+	if first < 0 || len(refs) > len(blobs)-first {
 		return false
 	}
-	next := d.Blobs[first].Offset
-	for i, m := range d.Blobs[first : first+len(refs)] {
-		if m.Bad || m.ID != refs[i].ID || m.Length != refs[i].Length || m.Offset != next {
+	next := blobs[first].Offset
+	for i, m := range blobs[first : first+len(refs)] {
+		if !sound(first+i) || m.ID != refs[i].ID || m.Length != refs[i].Length || m.Offset != next {
 			return false
 		}
 		next += m.Length

@@ -150,8 +150,6 @@ func TestHolds(t *testing.T) {
 	member := func(id byte, offset, length uint32) blobstore.Member {
 		return blobstore.Member{ID: blobstore.ID{id}, Offset: offset, Length: length}
 	}
-	bad := member(2, 10, 5)
-	bad.Bad = true
 	refs := []index.Ref{{ID: blobstore.ID{1}, Length: 10}, {ID: blobstore.ID{2}, Length: 5}}
 	for name, test := range map[string]struct {
 		first int
@@ -165,9 +163,10 @@ func TestHolds(t *testing.T) {
 		"other order":    {0, []blobstore.Member{member(2, 0, 5), member(1, 5, 10)}, false},
 		"a gap":          {0, []blobstore.Member{member(1, 0, 10), member(2, 11, 5)}, false},
 		"other length":   {0, []blobstore.Member{member(1, 0, 10), member(2, 10, 6)}, false},
-		"damaged":        {0, []blobstore.Member{member(1, 0, 10), bad}, false},
+		"damaged":        {0, []blobstore.Member{member(1, 0, 10), member(2, 10, 5), member(0, 15, 1)}, false},
 	} {
-		if got := holds(&blobstore.Decoded{Blobs: test.blobs}, test.first, refs); got != test.want {
+		sound := func(i int) bool { return name != "damaged" || i != 1 }
+		if got := holds(test.blobs, sound, test.first, refs); got != test.want {
 			t.Errorf("%s: %v", name, got)
 		}
 	}

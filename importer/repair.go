@@ -427,7 +427,12 @@ func (r *Repair) salvage(ctx context.Context, ref blobstore.PackRef) error {
 // sound tells whether all of a record can be read.
 func (r *Repair) sound(ctx context.Context, rec *blobstore.Record) bool {
 	d, err := r.view.Decode(ctx, rec)
-	return err == nil && !slices.ContainsFunc(d.Blobs, func(m blobstore.Member) bool { return m.Bad })
+	for i := 0; err == nil && i < len(d.Blobs); i++ {
+		if !d.Sound(i) {
+			return false
+		}
+	}
+	return err == nil
 }
 
 // RepairSources are the names by which the releases of versions can be had,

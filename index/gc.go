@@ -313,7 +313,7 @@ func (c *collection) regroup(ctx context.Context, w *blobstore.Writer, r *blobst
 	}
 	g := blobstore.Group{Kind: r.Kind()}
 	for _, i := range used {
-		if d.Blobs[i].Bad {
+		if !d.Sound(i) {
 			return fmt.Errorf("blob %s: %w (gofs verify lists what it hits)", d.Blobs[i].ID, blobstore.ErrDamaged)
 		}
 		g.Blobs = append(g.Blobs, blobstore.Blob{ID: d.Blobs[i].ID, Data: d.Bytes(i)})

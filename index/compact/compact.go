@@ -113,7 +113,7 @@ func Run(ctx context.Context, store *index.Store, o Options) (*Result, error) {
 
 // cacheSize bounds the memory for decoded records: small ones, programs, and
 // programs as bases.
-const cacheSize = 640 << 20
+const cacheSize = 480 << 20
 
 type compaction struct {
 	store *index.Store
