@@ -3,7 +3,7 @@ STATICCHECK = honnef.co/go/tools/cmd/staticcheck@v0.8.2
 FUZZTIME ?= 2s
 DEMO ?= /tmp/gofs-demo
 
-.PHONY: build install demo check vet test fuzz bench bench-short clean
+.PHONY: build install demo check packages vet test fuzz bench bench-short clean
 
 build:
 	CGO_ENABLED=0 $(GO) build -o gofs ./cmd/gofs
@@ -16,8 +16,11 @@ install:
 demo: build
 	@bench/demo.sh $(DEMO)
 
-# check is what CI runs.
-check: vet test fuzz
+# check is what CI runs. The tests mount, so they need root.
+check: packages vet test fuzz
+
+packages:
+	@bench/packages.sh fuse3 gcc git bash zsh fish direnv procps attr util-linux
 
 vet:
 	$(GO) vet ./...

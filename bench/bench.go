@@ -177,7 +177,10 @@ func (b *bench) run(ctx context.Context, name string, args ...string) error {
 }
 
 // measure runs the groups.
+// A group that fails is noted in the report, and the others still run: they
+// take an hour.
 func (b *bench) measure(ctx context.Context) error {
+	var failed error
 	for _, g := range []struct {
 		name string
 		run  func(context.Context) error
@@ -196,10 +199,16 @@ func (b *bench) measure(ctx context.Context) error {
 		}
 		b.logf("group %s", g.name)
 		if err := g.run(ctx); err != nil {
-			return fmt.Errorf("group %s: %w", g.name, err)
+			err = fmt.Errorf("group %s: %w", g.name, err)
+			if ctx.Err() != nil {
+				return err
+			}
+			b.logf("%v", err)
+			b.results.note("It failed: " + err.Error() + ".")
+			failed = errors.Join(failed, err)
 		}
 	}
-	return nil
+	return failed
 }
 
 // present are the peers that take part.

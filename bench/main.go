@@ -150,19 +150,20 @@ func run(ctx context.Context, o options) (err error) {
 		return err
 	}
 	defer func() { err = errors.Join(err, b.cleanup()) }()
-	if err := b.measure(ctx); err != nil {
-		return err
+	failed := b.measure(ctx)
+	if ctx.Err() != nil {
+		return failed
 	}
 	if o.keepCaches {
 		b.results.note("The caches were not dropped (-keep-caches): what is called cold is only a fresh mount.")
 	}
 	b.results.finish()
 	if err := b.results.write(o.out); err != nil {
-		return err
+		return errors.Join(failed, err)
 	}
 	b.logf("report in %s", filepath.Join(o.out, "report.md"))
 	if o.summary != "" {
-		return os.WriteFile(o.summary, []byte(b.results.summary()), 0o644)
+		return errors.Join(failed, os.WriteFile(o.summary, []byte(b.results.summary()), 0o644))
 	}
-	return nil
+	return failed
 }

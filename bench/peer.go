@@ -91,6 +91,7 @@ var howToGet = map[string]string{
 	"squashfuse_ll": "Debian package squashfuse",
 	"mkdwarfs":      "not in Debian; binaries at github.com/mhx/dwarfs/releases",
 	"dwarfs":        "not in Debian; binaries at github.com/mhx/dwarfs/releases",
+	"dwarfsextract": "not in Debian; binaries at github.com/mhx/dwarfs/releases",
 	"zstd":          "Debian package zstd",
 	"borg":          "Debian package borgbackup",
 	"restic":        "Debian package restic",

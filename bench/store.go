@@ -179,47 +179,6 @@ func diskUse(dir string) (int64, error) {
 	return total, err
 }
 
-// archiver is a way to keep all releases, for the table of room. A new row is
-// a new element of archivers.
-type archiver struct {
-	Name  string  `json:"name"`
-	Bytes float64 `json:"bytes"`
-	Note  string  `json:"note,omitempty"` // why there is no size, or what it is
-}
-
-func (b *bench) measureDensity(ctx context.Context) error {
-	var tarballs float64
-	for _, r := range b.releases {
-		fi, err := os.Stat(b.tarballs[r])
-		if err != nil {
-			return err
-		}
-		tarballs += float64(fi.Size())
-	}
-	store, err := diskUse(b.store)
-	if err != nil {
-		return err
-	}
-	b.results.figure("store", "B", float64(store))
-	b.results.Archivers = []archiver{
-		{Name: "unpacked", Bytes: b.results.median("plain bytes")},
-		{Name: "hard links", Bytes: b.results.median("unique bytes"), Note: "identical files once"},
-		{Name: "tarballs", Bytes: tarballs, Note: "as published, .tar.gz"},
-		{Name: "gofs", Bytes: float64(store), Note: "everything in the store"},
-	}
-	for _, a := range []struct{ name, tool string }{
-		{"SquashFS zstd-19", "mksquashfs"}, {"EROFS lz4hc", "mkfs.erofs"}, {"tar | zstd --long=31 -19", "zstd"},
-		{"borg", "borg"}, {"restic", "restic"}, {"casync", "casync"}, {"DwarFS", "mkdwarfs"},
-	} {
-		note := missingTool(a.tool)
-		if note == "" {
-			note = "not measured by this harness yet"
-		}
-		b.results.Archivers = append(b.results.Archivers, archiver{Name: a.name, Note: note})
-	}
-	return nil
-}
-
 // storeStats are what gofs stats says of the store.
 func (b *bench) storeStats() (json.RawMessage, error) {
 	out, err := exec.Command(b.gofs, "--store", b.store, "stats", "--json").Output()
