@@ -20,7 +20,7 @@ demo: build
 check: packages vet test fuzz
 
 packages:
-	@bench/packages.sh fuse3 gcc git bash zsh fish direnv procps attr util-linux
+	@bench/packages.sh fuse3 gcc libc6-dev git bash zsh fish direnv procps attr util-linux
 
 vet:
 	$(GO) vet ./...
