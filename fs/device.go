@@ -261,16 +261,29 @@ func (d *Device) resend() error {
 }
 
 // connected says whether the kernel still sends requests: the mount or a
-// detached part of it is in use.
-func (d *Device) connected() bool {
+// detached part of it is in use. aborted says that it does not because
+// somebody aborted the connection, which may be mounted still.
+func (d *Device) connected() (ok, aborted bool) {
 	p := []unix.PollFd{{Fd: int32(d.fd()), Events: unix.POLLIN}}
-	_, err := retryEINTR(func() (int, error) { return unix.Poll(p, 0) })
-	return p[0].Fd >= 0 && err == nil && p[0].Revents&(unix.POLLERR|unix.POLLNVAL) == 0
+	if _, err := retryEINTR(func() (int, error) { return unix.Poll(p, 0) }); err != nil || p[0].Fd < 0 {
+		return false, false
+	}
+	if p[0].Revents&(unix.POLLERR|unix.POLLNVAL) == 0 {
+		return true, false
+	}
+	// Now a read does not wait. It tells the two apart, given room for any
+	// request.
+	_, err := retryEINTR(func() (int, error) { return unix.Read(d.fd(), make([]byte, 2*maxRead)) })
+	return false, err == unix.ECONNABORTED
 }
 
 // mounted says whether the folder still shows this mount. It does not touch
-// the mount.
+// the mount. A mount that is gone has given its number away, perhaps to the next
+// one here, so the connection is looked at first.
 func (d *Device) mounted() bool {
+	if ok, aborted := d.connected(); !ok && !aborted {
+		return false
+	}
 	info, err := os.ReadFile("/proc/self/mountinfo")
 	if err != nil {
 		return false
@@ -280,16 +293,20 @@ func (d *Device) mounted() bool {
 }
 
 // Detach ends a mount that nobody serves: it vanishes, and those who have
-// files of it get errors.
+// files of it get errors. Forced, the kernel aborts the connection; else that
+// would come with the last descriptor of the device, and a process that dies
+// can keep one, see showLife.
 func (d *Device) Detach() (err error) {
 	defer d.file.Close()
-	if d.Number != "" && !d.mounted() {
+	if d.Number != "" && !d.mounted() { // "": the caller has just mounted it
 		return nil
 	}
 	if d.Fusermount != "" {
+		_, minor, _ := strings.Cut(d.Number, ":")
+		_ = os.WriteFile("/sys/fs/fuse/connections/"+minor+"/abort", []byte("1"), 0) // where fusectl is mounted
 		err = runFusermount(d.Fusermount, "-uz", d.Dir)
 	} else {
-		err = unix.Unmount(d.Dir, unix.MNT_DETACH|unix.UMOUNT_NOFOLLOW)
+		err = unix.Unmount(d.Dir, unix.MNT_FORCE|unix.MNT_DETACH|unix.UMOUNT_NOFOLLOW)
 	}
 	if err != nil && !errors.Is(err, unix.EINVAL) { // EINVAL: somebody else was quicker
 		return fmt.Errorf("unmount %s: %w", d.Dir, err)

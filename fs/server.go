@@ -205,7 +205,14 @@ func Serve(ctx context.Context, store *index.Store, d *Device, o Options) (*Serv
 		return nil, fmt.Errorf("mount %s: %w", d.Dir, err)
 	}
 	s.dir, s.device = d.Dir, d
-	if err = s.openHot(o); err == nil {
+	err = s.openHot(o)
+	if resumed && errors.Is(err, ErrHotInUse) {
+		// The process before is not gone yet, and will not be until its reads
+		// are answered.
+		s.log.Error("the mount goes on without the hot layer (gofs mount --replace brings it back)", "err", err)
+		err = nil
+	}
+	if err == nil {
 		err = s.attach(d, o)
 	}
 	if err != nil {
@@ -350,7 +357,8 @@ func (s *Server) mountOptions(o Options) *fuse.MountOptions {
 		DisableSplice:            true,
 		EnableSymlinkCaching:     true,
 		ExplicitDataCacheControl: true,
-		ExtraCapabilities:        fuse.CAP_NO_OPENDIR_SUPPORT,
+		// The supervisor tells an aborted connection from an unmounted one.
+		ExtraCapabilities: fuse.CAP_NO_OPENDIR_SUPPORT | fuse.CAP_ABORT_ERROR,
 	}
 }
 

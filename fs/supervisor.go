@@ -24,7 +24,7 @@ import (
 // Supervision says how a mount is kept.
 type Supervision struct {
 	// Worker are the arguments with which this program serves what it gets
-	// from Inherit: the device is its descriptor 3, the socket 4.
+	// from Inherit.
 	Worker []string
 	// Resume are the arguments with which a program goes on as the
 	// supervisor; the number of a descriptor for Resume is added.
@@ -40,6 +40,11 @@ const (
 	CrashTime  = 10 * time.Second
 	crashPause = 50 * time.Millisecond // after a second crash in this time
 	partWait   = 2 * time.Second       // for a process to note what was read
+	// goneWait is how long a process that dies may take to be gone; with a hot
+	// folder on disk, which has to be let go of, hotGoneWait. It may take until
+	// the next process serves: see showLife.
+	goneWait    = 50 * time.Millisecond
+	hotGoneWait = 500 * time.Millisecond
 )
 
 // ErrCrashes is returned where a mount was given up.
@@ -75,8 +80,10 @@ type Supervisor struct {
 type worker struct {
 	process *os.Process
 	conn    *net.UnixConn
-	reports chan report           // closed when it is gone
-	ended   chan *os.ProcessState // after that
+	life    *os.File              // at its end when the process begins to die
+	wait    time.Duration         // for it to be gone then
+	reports chan report           // closed when it dies
+	ended   chan *os.ProcessState // after that; nil: it is not gone yet
 }
 
 // Supervise mounts the store on dir, has a process of this program serve it,
@@ -130,11 +137,11 @@ func (s *Supervisor) first(ctx context.Context) error {
 		}
 		if r.Error != "" {
 			said = errors.New(r.Error)
-			_ = w.process.Kill() // it ends by itself
+			_ = w.process.Kill() // it ends anyway
 		}
 	}
 	state := <-w.ended
-	return cmp.Or(said, ctx.Err(), fmt.Errorf("the serving process ended without a word (%v)", state))
+	return cmp.Or(said, ctx.Err(), fmt.Errorf("the serving process ended without a word (%s)", says(state)))
 }
 
 // Wait returns when nothing is mounted any more. The error is ErrCrashes
@@ -169,14 +176,20 @@ func (s *Supervisor) start() error {
 	if err != nil {
 		return err
 	}
-	w := newWorker(conn.(*net.UnixConn))
+	life, alive, err := os.Pipe()
+	if err != nil {
+		conn.Close()
+		return err
+	}
+	defer alive.Close()
+	w := s.newWorker(conn.(*net.UnixConn), life)
 	// The program may have been replaced or removed meanwhile; this is the one
 	// that runs here.
 	cmd := exec.Command("/proc/self/exe", s.how.Worker...)
 	cmd.Args[0] = fsType
 	cmd.Dir = "/"
 	cmd.Stdout, cmd.Stderr = os.Stdout, os.Stderr
-	cmd.ExtraFiles = []*os.File{s.device.file, theirs}
+	cmd.ExtraFiles = []*os.File{s.device.file, theirs, alive} // as Inherit has them
 	// A group of its own: Ctrl-C is for the supervisor.
 	cmd.SysProcAttr = &syscall.SysProcAttr{Setpgid: true}
 	cmd.Env = slices.DeleteFunc(os.Environ(), func(kv string) bool {
@@ -184,24 +197,33 @@ func (s *Supervisor) start() error {
 	})
 	if err := cmd.Start(); err != nil {
 		conn.Close()
+		life.Close()
 		return fmt.Errorf("start the serving process: %w", err)
 	}
 	w.process = cmd.Process
 	s.worker = w
-	theirs.Close()
 	// If it died at once, that shows at the end of the line.
 	_ = send(w.conn, handover{handoverVersion, s.device.deviceState, s.device.past})
 	go w.listen()
 	return nil
 }
 
-func newWorker(conn *net.UnixConn) *worker {
-	return &worker{conn: conn, reports: make(chan report), ended: make(chan *os.ProcessState, 1)}
+func (s *Supervisor) newWorker(conn *net.UnixConn, life *os.File) *worker {
+	w := &worker{conn: conn, life: life, wait: goneWait, reports: make(chan report), ended: make(chan *os.ProcessState, 1)}
+	if s.o.Hot != nil && s.o.Hot.Dir != "" {
+		w.wait = hotGoneWait
+	}
+	return w
 }
 
-// listen passes on what the process says until it is gone. What it said last
+// listen passes on what the process says until it dies. What it said last
 // counts: it may have shown names since.
 func (w *worker) listen() {
+	go func() {
+		_, _ = w.life.Read(make([]byte, 1)) // nobody writes
+		_ = w.conn.CloseRead()              // what is there already is read
+		w.life.Close()
+	}()
 	for in := newScanner(w.conn); ; {
 		var r report
 		if receive(in, &r) != nil {
@@ -212,8 +234,17 @@ func (w *worker) listen() {
 	_ = w.process.Kill() // it has hung up or talks nonsense
 	w.conn.Close()
 	close(w.reports)
-	state, _ := w.process.Wait() // nil says enough
-	w.ended <- state
+	gone := make(chan *os.ProcessState, 1)
+	go func() {
+		state, _ := w.process.Wait() // nil says enough
+		gone <- state
+	}()
+	select {
+	case state := <-gone:
+		w.ended <- state
+	case <-time.After(w.wait):
+		w.ended <- nil
+	}
 }
 
 // note keeps what the next process has to know.
@@ -268,12 +299,13 @@ func (s *Supervisor) watch() *os.ProcessState {
 // after decides what follows the end of a process.
 func (s *Supervisor) after(state *os.ProcessState) (again bool) {
 	d := s.device
-	switch mounted, connected := d.mounted(), d.connected(); {
-	case !mounted && !connected:
+	connected, _ := d.connected()
+	switch {
+	case !connected && !d.mounted():
 		d.file.Close() // unmounted
 		return false
 	case s.ending:
-		s.err = errors.Join(fmt.Errorf("%s: ended while in use (%v)", s.dir, state), d.Detach())
+		s.err = errors.Join(fmt.Errorf("%s: ended while in use (%s)", s.dir, says(state)), d.Detach())
 		return false
 	case !connected: // somebody aborted it
 		s.anew = true
@@ -283,10 +315,10 @@ func (s *Supervisor) after(state *os.ProcessState) (again bool) {
 	n := len(s.crashes)
 	if n >= s.how.Crashes {
 		s.err = errors.Join(fmt.Errorf("%w: %d times in %v, last %v; %s is unmounted",
-			ErrCrashes, n, now.Sub(s.crashes[0]).Round(time.Millisecond), state, s.dir), d.Detach())
+			ErrCrashes, n, now.Sub(s.crashes[0]).Round(time.Millisecond), says(state), s.dir), d.Detach())
 		return false
 	}
-	s.log.Warn("the serving process has ended, the next one starts", "state", state, "crashes", n)
+	s.log.Warn("the serving process has ended, the next one starts", "state", says(state), "crashes", n)
 	if n > 1 {
 		select {
 		case sig := <-s.signals:
@@ -297,6 +329,14 @@ func (s *Supervisor) after(state *os.ProcessState) (again bool) {
 	}
 	d.past.Restarts++
 	return true
+}
+
+// says tells how a process ended.
+func says(state *os.ProcessState) string {
+	if state == nil {
+		return "not gone yet"
+	}
+	return state.String()
 }
 
 // next has another process serve, and mounts anew where it must. It says no
@@ -389,7 +429,8 @@ func openProgram(name string) (*os.File, error) {
 type resumption struct {
 	handover
 	File    int         `json:"file"` // descriptors of the device
-	Line    int         `json:"line"` // and of the socket to the serving process
+	Line    int         `json:"line"` // of the socket to the serving process
+	Life    int         `json:"life"` // and of the pipe that tells of its end
 	Process int         `json:"process"`
 	Crashes []time.Time `json:"crashes,omitempty"`
 }
@@ -404,6 +445,13 @@ func (s *Supervisor) exec(program *os.File) error {
 	if err := raw.Control(func(fd uintptr) { line = int(fd) }); err != nil {
 		return err
 	}
+	life := -1
+	if raw, err = s.worker.life.SyscallConn(); err == nil {
+		err = raw.Control(func(fd uintptr) { life = int(fd) })
+	}
+	if err != nil {
+		return err
+	}
 	state, err := unix.MemfdCreate("gofs", 0)
 	if err != nil {
 		return os.NewSyscallError("memfd_create", err)
@@ -412,7 +460,7 @@ func (s *Supervisor) exec(program *os.File) error {
 	defer m.Close()
 	b, err := json.Marshal(resumption{
 		handover{handoverVersion, s.device.deviceState, s.device.past},
-		s.device.fd(), line, s.worker.process.Pid, s.crashes,
+		s.device.fd(), line, life, s.worker.process.Pid, s.crashes,
 	})
 	if err != nil {
 		return err
@@ -420,7 +468,7 @@ func (s *Supervisor) exec(program *os.File) error {
 	if _, err := m.WriteAt(append(b, '\n'), 0); err != nil {
 		return err
 	}
-	for _, fd := range []int{s.device.fd(), line} {
+	for _, fd := range []int{s.device.fd(), line, life} {
 		if _, err := unix.FcntlInt(uintptr(fd), unix.F_SETFD, 0); err != nil {
 			return os.NewSyscallError("fcntl", err)
 		}
@@ -443,6 +491,7 @@ func Resume(store *index.Store, o Options, how Supervision, state int) (*Supervi
 	}
 	unix.CloseOnExec(r.File)
 	unix.CloseOnExec(r.Line)
+	unix.CloseOnExec(r.Life)
 	s := newSupervisor(store, r.Device.Dir, o, how)
 	s.device = &Device{file: os.NewFile(uintptr(r.File), "/dev/fuse"), past: r.Past, deviceState: r.Device}
 	s.anew = s.device.checkHandover(r.Version) != nil
@@ -453,7 +502,7 @@ func Resume(store *index.Store, o Options, how Supervision, state int) (*Supervi
 	if err != nil {
 		return nil, fmt.Errorf("take over a mount: %w", err)
 	}
-	w := newWorker(conn.(*net.UnixConn))
+	w := s.newWorker(conn.(*net.UnixConn), os.NewFile(uintptr(r.Life), "life"))
 	if w.process, err = os.FindProcess(r.Process); err != nil {
 		return nil, fmt.Errorf("take over a mount: %w", err)
 	}

@@ -36,7 +36,7 @@ func serveChild() error {
 	for exists(os.Getenv(envGate)) {
 		time.Sleep(time.Millisecond)
 	}
-	d, err := Inherit(3, 4)
+	d, err := Inherit()
 	if err != nil {
 		return err
 	}

@@ -15,12 +15,6 @@ import (
 	"gofs/index"
 )
 
-// The descriptors that a supervisor gives to the process that serves.
-const (
-	workerDevice = 3
-	workerSocket = 4
-)
-
 // supervision is how the mount at dir is kept.
 func (c *mountCmd) supervision(dir string, hot *gofs.Hot) (gofs.Supervision, error) {
 	args, err := c.args(hot)
@@ -94,7 +88,7 @@ func (c *mountCmd) look(ctx context.Context, s *gofs.Supervisor, store *index.St
 func (c *mountCmd) work(ctx context.Context, dir string, o gofs.Options, signals <-chan os.Signal) error {
 	// A signal of the terminal is for the supervisor.
 	c.detached = true
-	d, err := gofs.Inherit(workerDevice, workerSocket)
+	d, err := gofs.Inherit()
 	if d == nil {
 		return err
 	}
