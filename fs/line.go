@@ -10,7 +10,6 @@ import (
 	"net"
 	"os"
 	"runtime"
-	"runtime/debug"
 	"sync"
 	"time"
 
@@ -90,7 +89,6 @@ func Inherit() (*Device, error) {
 	if err := showLife(inheritLife); err != nil {
 		return nil, fmt.Errorf("inherit a mount: %w", err)
 	}
-	ageHeap()
 	l := &line{conn: u, in: newScanner(u), replies: make(chan order, 1), lost: make(chan struct{})}
 	var h handover
 	if err := receive(l.in, &h); err != nil {
@@ -129,22 +127,6 @@ func showLife(fd int) error {
 		return fmt.Errorf("a thread of its own: %w", err)
 	}
 	return unix.Close(fd)
-}
-
-// agedHeap is more than the buffers of all readers take, in bytes.
-const agedHeap = 64 << 20
-
-// ageHeap has the first buffers be written to when they are made. The kernel
-// answers a request with EIO whose reader is killed while it has no page to
-// copy to, and Go leaves memory alone that is fresh from the kernel, but
-// clears what has been used before: which is noted when it is handed out, so
-// that none of this takes room or time (15 kills beside 8 readers: 1 in 5 runs
-// had such an error).
-func ageHeap() {
-	b := make([]byte, agedHeap)
-	runtime.KeepAlive(&b)
-	b = nil
-	debug.FreeOSMemory()
 }
 
 // checkHandover does not trust another gofs.
