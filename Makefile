@@ -3,13 +3,25 @@ STATICCHECK = honnef.co/go/tools/cmd/staticcheck@v0.8.2
 FUZZTIME ?= 2s
 DEMO ?= /tmp/gofs-demo
 
-.PHONY: build install demo check packages vet test fuzz bench bench-short clean
+PREFIX ?= /usr/local
+
+.PHONY: build install install-systemd demo check packages vet test fuzz bench bench-short clean
 
 build:
 	CGO_ENABLED=0 $(GO) build -o gofs ./cmd/gofs
 
 install:
 	CGO_ENABLED=0 $(GO) install ./cmd/gofs
+
+# install-systemd installs gofs, mount.gofs for /etc/fstab and the units. It
+# starts nothing.
+install-systemd: build
+	install -D -m 755 gofs $(DESTDIR)$(PREFIX)/bin/gofs
+	install -d $(DESTDIR)/sbin
+	ln -sf $(PREFIX)/bin/gofs $(DESTDIR)/sbin/mount.gofs
+	install -d $(DESTDIR)/etc/systemd/system $(DESTDIR)/etc/systemd/user
+	sed 's,/usr/local/bin,$(PREFIX)/bin,' cmd/gofs/systemd/gofs.service >$(DESTDIR)/etc/systemd/system/gofs.service
+	sed 's,/usr/local/bin,$(PREFIX)/bin,' cmd/gofs/systemd/gofs-user.service >$(DESTDIR)/etc/systemd/user/gofs.service
 
 # demo sets up what is missing, imports a release, mounts it, builds a program
 # with it and unmounts. It leaves nothing but the store in $(DEMO).

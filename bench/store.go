@@ -39,11 +39,7 @@ func (b *bench) mountOnce(ctx context.Context, name, store string, versions int)
 		return fmt.Errorf("mount of %d versions lists %d names", versions, len(names))
 	}
 	b.results.figure(name+" to ls", "s", elapsed.Seconds())
-	pid, err := servingPID(dir)
-	if err != nil {
-		return err
-	}
-	rss, _, err := memory(pid)
+	rss, err := servingMemory(dir)
 	if err != nil {
 		return err
 	}
@@ -51,8 +47,9 @@ func (b *bench) mountOnce(ctx context.Context, name, store string, versions int)
 	return b.run(ctx, b.gofs, "umount", dir)
 }
 
-// servingPID finds the background process of a mount by its last argument.
-func servingPID(dir string) (int, error) {
+// servingMemory is what the background processes of a mount take: the one
+// that serves and its supervisor, found by their last argument.
+func servingMemory(dir string) (rss int64, err error) {
 	cmdlines, err := filepath.Glob("/proc/[0-9]*/cmdline")
 	if err != nil {
 		return 0, err
@@ -62,11 +59,18 @@ func servingPID(dir string) (int, error) {
 		if n := len(data) - len(dir) - 1; n > 0 && string(data[n:]) == dir+"\x00" {
 			var pid int
 			if _, err := fmt.Sscanf(name, "/proc/%d/", &pid); err == nil {
-				return pid, nil
+				n, _, err := memory(pid)
+				if err != nil {
+					return 0, err
+				}
+				rss += n
 			}
 		}
 	}
-	return 0, fmt.Errorf("nobody serves %s", dir)
+	if rss == 0 {
+		return 0, fmt.Errorf("nobody serves %s", dir)
+	}
+	return rss, nil
 }
 
 // importPair are a release and its neighbour, the second imported after the

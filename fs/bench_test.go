@@ -15,7 +15,7 @@ func unmounted(b *testing.B, content files) *rawFS {
 	b.Helper()
 	store := newStore(b)
 	add(b, store, "1.22.8", content)
-	s, err := newServer(store, Options{})
+	s, err := newServer(store, Options{}, past{Started: time.Now()})
 	if err != nil {
 		b.Fatal(err)
 	}

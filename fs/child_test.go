@@ -17,6 +17,9 @@ import (
 
 // children are what a test runs in a process with other rights.
 var children = map[string]func() error{
+	"serve":   serveChild,
+	"read":    readChild,
+	"stumble": func() error { return errors.New("a stumbling block") },
 	// Without CAP_SYS_ADMIN passthrough is refused, and memory for the hot
 	// layer is a folder in /dev/shm that goes at the end.
 	"powerless": func() error {

@@ -34,8 +34,9 @@ var (
 )
 
 type question struct {
-	Do   string `json:"do"` // "stats", "warm" or "wait" for the mount to be gone
-	Warm *Warm  `json:"warm,omitempty"`
+	Do      string `json:"do"` // "stats", "warm", "replace" or "wait" for the mount to be gone
+	Warm    *Warm  `json:"warm,omitempty"`
+	Program string `json:"program,omitempty"` // to replace the one that serves
 }
 
 type answer struct {
@@ -93,14 +94,6 @@ type control struct {
 // before and had the same device number may be ending still, so the socket
 // takes the place of one that is there, and neither removes the other's.
 func (s *Server) listen(dir string) error {
-	b, err := os.ReadFile("/proc/self/mountinfo")
-	if err != nil {
-		return err
-	}
-	device, ok := mountDevice(string(b), s.dir)
-	if !ok {
-		return fmt.Errorf("%s is not in /proc/self/mountinfo", s.dir)
-	}
 	if err := os.Mkdir(dir, socketDirMode); err != nil && !errors.Is(err, os.ErrExist) {
 		return err
 	}
@@ -113,7 +106,7 @@ func (s *Server) listen(dir string) error {
 	}
 	defer unlock()
 	sweepSockets(dir)
-	name := filepath.Join(dir, SocketName(s.dir, device))
+	name := filepath.Join(dir, SocketName(s.dir, s.device.Number))
 	made := strings.TrimSuffix(name, socketSuffix) + "-"
 	_ = os.Remove(made) // of a mount that was killed here
 	l, err := net.ListenUnix("unix", &net.UnixAddr{Name: made, Net: "unix"})
@@ -250,6 +243,13 @@ func (s *Server) attend(ctx context.Context, c *net.UnixConn) {
 		a.tell(answer{Stats: &st, End: true})
 	case q.Do == "warm" && q.Warm != nil:
 		s.attendWarm(ctx, a, *q.Warm)
+	case q.Do == "replace":
+		m := answer{End: true}
+		if err := s.device.line.replace(ctx, q.Program); err != nil {
+			m.Error = err.Error()
+		}
+		a.tell(m)
+		_, _ = c.Read(make([]byte, 1)) // until this process is gone
 	case q.Do == "wait":
 		a.tell(answer{End: true})
 		_, _ = c.Read(make([]byte, 1)) // until one of the two hangs up
@@ -396,7 +396,21 @@ func (a *Asker) Stats(ctx context.Context) (st Stats, err error) {
 // until the mount has ended and its process holds neither the hot folder nor
 // the socket any more, and says whether it saw that within a time.
 func (a *Asker) Wait(ctx context.Context) (ended func(time.Duration) bool, err error) {
-	if err := a.ask(ctx, question{Do: "wait"}, func(answer) {}); err != nil {
+	return a.waitAfter(ctx, question{Do: "wait"})
+}
+
+// Replace has another program serve the mount. The function that it returns
+// waits until the process that serves is gone; the next one is there some
+// milliseconds later. program is an absolute path, and must belong to root or
+// the owner of the mount and be writable to nobody else.
+func (a *Asker) Replace(ctx context.Context, program string) (gone func(time.Duration) bool, err error) {
+	return a.waitAfter(ctx, question{Do: "replace", Program: program})
+}
+
+// waitAfter asks and returns a function that waits for the other side to hang
+// up.
+func (a *Asker) waitAfter(ctx context.Context, q question) (gone func(time.Duration) bool, err error) {
+	if err := a.ask(ctx, q, func(answer) {}); err != nil {
 		return nil, err
 	}
 	return func(wait time.Duration) bool {

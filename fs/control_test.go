@@ -352,7 +352,7 @@ func TestNotes(t *testing.T) {
 func TestRest(t *testing.T) {
 	store, want := newStore(t), sample()
 	add(t, store, "1.22.8", want)
-	s, err := newServer(store, Options{})
+	s, err := newServer(store, Options{}, past{Started: time.Now()})
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -11,7 +11,6 @@ import (
 	"strings"
 	"time"
 
-	"github.com/hanwen/go-fuse/v2/fuse"
 	"golang.org/x/sys/unix"
 )
 
@@ -19,45 +18,6 @@ import (
 // say so. FUSE mounts get 128 otherwise: 18 MB of programs came in 21 READs
 // with 1024 and in 74 with 128.
 const readahead = 1024
-
-// mount mounts directly where that is permitted and with fusermount3 where it
-// is not.
-func (s *Server) mount(o Options) error {
-	// fusermount3 opens it with the user's rights too.
-	if f, err := os.OpenFile("/dev/fuse", os.O_RDWR, 0); err != nil {
-		return noDevice(err)
-	} else {
-		f.Close()
-	}
-	if os.Geteuid() == 0 {
-		mo := s.mountOptions(o)
-		mo.DirectMountStrict = true
-		mo.DirectMountFlags = unix.MS_NOSUID | unix.MS_NODEV | unix.MS_RDONLY
-		mo.Options = []string{"default_permissions"}
-		server, err := fuse.NewServer(newRawFS(s), s.dir, mo)
-		if err == nil {
-			s.fuse, s.direct = server, true
-			return nil
-		}
-		// Root of a container may lack the right that fusermount3 cannot give
-		// either; elsewhere the error is the folder's.
-		if !errors.Is(err, unix.EPERM) || fusermount() == "" {
-			return err
-		}
-	}
-	if fusermount() == "" {
-		return ErrNoFusermount
-	}
-	mo := s.mountOptions(o)
-	mo.Options = []string{"ro", "nosuid", "nodev", "default_permissions"}
-	server, err := fuse.NewServer(newRawFS(s), s.dir, mo)
-	if err != nil {
-		// It has said why on standard error.
-		return errors.New(strings.TrimSpace(err.Error()))
-	}
-	s.fuse = server
-	return nil
-}
 
 // noDevice tells a device that is missing or without a driver from other
 // errors.
@@ -91,12 +51,7 @@ func (s *Server) unmount() (err error) {
 			case <-time.After(time.Duration(try) * 10 * time.Millisecond):
 			}
 		}
-		if s.direct {
-			err = unix.Unmount(s.dir, unix.UMOUNT_NOFOLLOW)
-		} else {
-			err = s.fusermountUnmount()
-		}
-		if !errors.Is(err, unix.EBUSY) {
+		if err = s.device.unmount(); !errors.Is(err, unix.EBUSY) {
 			break
 		}
 	}
@@ -109,12 +64,10 @@ func (s *Server) unmount() (err error) {
 	return err
 }
 
-func (s *Server) fusermountUnmount() error {
-	path := fusermount()
-	if path == "" {
-		return ErrNoFusermount
-	}
-	cmd := exec.Command(path, "-u", s.dir)
+// runFusermount unmounts. The error is EBUSY or EINVAL where umount(2) would
+// say so.
+func runFusermount(program, how, dir string) error {
+	cmd := exec.Command(program, how, "--", dir)
 	cmd.Env = append(os.Environ(), "LC_ALL=C")
 	out, err := cmd.CombinedOutput()
 	switch text := string(bytes.TrimSpace(out)); {
@@ -129,18 +82,9 @@ func (s *Server) fusermountUnmount() error {
 	}
 }
 
-// raiseReadahead raises the kernel's read-ahead. It needs root. The device
-// number comes from /proc: a stat would be a request to the own mount.
+// raiseReadahead raises the kernel's read-ahead. It needs root.
 func (s *Server) raiseReadahead() error {
-	b, err := os.ReadFile("/proc/self/mountinfo")
-	if err != nil {
-		return err
-	}
-	device, ok := mountDevice(string(b), s.dir)
-	if !ok {
-		return fmt.Errorf("%s is not in /proc/self/mountinfo", s.dir)
-	}
-	f, err := os.OpenFile("/sys/class/bdi/"+device+"/read_ahead_kb", os.O_WRONLY, 0)
+	f, err := os.OpenFile("/sys/class/bdi/"+s.device.Number+"/read_ahead_kb", os.O_WRONLY, 0)
 	if err != nil {
 		return err
 	}
@@ -148,15 +92,16 @@ func (s *Server) raiseReadahead() error {
 	return errors.Join(err, f.Close())
 }
 
-// mountDevice finds the device, major:minor, of what is mounted on dir.
-func mountDevice(mountinfo, dir string) (device string, ok bool) {
+// mountNumber finds the device number, major:minor, of what is mounted on dir.
+// A stat would be a request to the mount.
+func mountNumber(mountinfo, dir string) (number string, ok bool) {
 	for line := range strings.Lines(mountinfo) {
 		// id, parent, major:minor, root, mount point, ...
 		if f := strings.Fields(line); len(f) > 5 && unescape(f[4]) == dir {
-			device, ok = f[2], true // the last one covers the others
+			number, ok = f[2], true // the last one covers the others
 		}
 	}
-	return device, ok
+	return number, ok
 }
 
 // unescape undoes the octal escapes of /proc/self/mountinfo.

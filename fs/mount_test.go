@@ -279,15 +279,15 @@ func TestMountErrors(t *testing.T) {
 	}
 }
 
-func TestMountDevice(t *testing.T) {
+func TestMountNumber(t *testing.T) {
 	const info = `22 1 0:20 / /proc rw,nosuid - proc proc rw
 30 1 0:44 / /mnt/a\040b ro - fuse.gofs /store ro
 31 1 0:45 / /mnt/a\040b ro - fuse.gofs /store ro
 `
-	if d, ok := mountDevice(info, "/mnt/a b"); !ok || d != "0:45" {
+	if d, ok := mountNumber(info, "/mnt/a b"); !ok || d != "0:45" {
 		t.Error(d, ok)
 	}
-	if _, ok := mountDevice(info, "/mnt"); ok {
+	if _, ok := mountNumber(info, "/mnt"); ok {
 		t.Error("found what is not there")
 	}
 }

@@ -134,24 +134,21 @@ func (s *Server) grow(r *release) (*grown, error) {
 	return g, nil
 }
 
-// loadAll loads the trees that are missing and says whether it did. The
-// kernel may know node ids that this process has not given out.
-func (s *Server) loadAll(e *epoch) (loaded bool) {
+// loadAll loads the trees that are missing. The kernel may know node ids that
+// this process has not given out.
+func (s *Server) loadAll(e *epoch) {
 	e.all.Do(func() {
 		for _, r := range e.releases {
-			if r.tree.Load() == nil {
-				_, err := s.load(r)
-				loaded = loaded || err == nil
-			}
+			_, _ = s.load(r) // a failure is reported and leaves its inodes unknown
 		}
 	})
-	return loaded
 }
 
 // inode finds a file or link by its node id; nil where there is none.
 func (s *Server) inode(node uint64) *inode {
 	n := s.inodes.get(node)
-	if n == nil && node < index.MaxNode && s.loadAll(s.now.Load()) {
+	if n == nil && node < index.MaxNode {
+		s.loadAll(s.now.Load())
 		n = s.inodes.get(node)
 	}
 	return n

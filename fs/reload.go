@@ -5,6 +5,8 @@ import (
 	"fmt"
 	"io/fs"
 	"path/filepath"
+	"strconv"
+	"strings"
 	"time"
 
 	"github.com/fsnotify/fsnotify"
@@ -98,6 +100,7 @@ func (s *Server) Reload(ctx context.Context) error {
 		return nil
 	}
 	e := s.newEpoch(old, snap, newPacks(view))
+	s.tellShown(e)
 	s.now.Store(e)
 	s.counters.reloads.Add(1)
 	s.retire(old.packs, old.packRefs, snap)
@@ -127,6 +130,26 @@ func (s *Server) invalidate(old, e *epoch) {
 		if len(names) > 0 {
 			(*k).InodeNotify(p[1].node, 0, 0)
 		}
+	}
+}
+
+// invalidateAll makes the kernel ask anew for every name that this process or
+// one before it has shown: the store may have changed while nobody served.
+func (s *Server) invalidateAll() {
+	s.reloading.Lock()
+	defer s.reloading.Unlock()
+	k := s.kernel.Load()
+	if k == nil {
+		return
+	}
+	for key := range s.cookies {
+		node, name, _ := strings.Cut(key, "/")
+		if n, err := strconv.ParseUint(node, 10, 64); err == nil {
+			(*k).EntryNotify(n, name)
+		}
+	}
+	for _, node := range []uint64{rootNode, binNode} {
+		(*k).InodeNotify(node, 0, 0)
 	}
 }
 

@@ -21,6 +21,7 @@ import (
 	"fmt"
 	"io"
 	"log/slog"
+	"maps"
 	"os"
 	"path/filepath"
 	"runtime"
@@ -78,6 +79,9 @@ var (
 	// ErrNoFusermount is returned where a user other than root has no program
 	// to mount with.
 	ErrNoFusermount = errors.New("no fusermount3 (install the package fuse3)")
+	// ErrMayNot is returned where the kernel does not permit to mount, as in
+	// a container that has not been given the right.
+	ErrMayNot = errors.New("mounting is not permitted (a container needs --cap-add SYS_ADMIN --device /dev/fuse, and no AppArmor profile that forbids it)")
 	// ErrReplaced is returned by a reload where another store lies in the
 	// folder now, whose inode numbers mean other files.
 	ErrReplaced = errors.New("another store took this one's place: mount it anew")
@@ -93,9 +97,9 @@ type Server struct {
 	owner    fuse.Owner
 
 	fuse   *fuse.Server // nil before the mount
+	device *Device
 	kernel atomic.Pointer[notifier]
 	backer atomic.Pointer[backer]
-	direct bool // mounted without fusermount
 	done   chan struct{}
 
 	now    atomic.Pointer[epoch]
@@ -111,7 +115,7 @@ type Server struct {
 	// reloading serializes what changes now, retired and cookies. No handler
 	// of a request may take it: the kernel is notified while it is held.
 	reloading sync.Mutex
-	cookies   map[string]uint64 // of the names in the root and in bin
+	cookies   map[string]uint64 // of all names that were ever shown in the root and in bin
 	closed    bool
 	announced atomic.Uint64 // generation that needs no reload
 	pruning   sync.RWMutex  // keeps prune from missing trees that come meanwhile
@@ -125,6 +129,7 @@ type Server struct {
 	failed   atomic.Pointer[string]
 	counters counters
 	started  time.Time
+	restarts int // of the process that serves
 }
 
 // notifier is what the file system tells the kernel.
@@ -134,8 +139,8 @@ type notifier interface {
 	InodeNotifyStoreCache(node uint64, offset int64, data []byte) fuse.Status
 }
 
-// newServer opens the store; nothing is mounted yet.
-func newServer(store *index.Store, o Options) (*Server, error) {
+// newServer opens the store; nothing is served yet.
+func newServer(store *index.Store, o Options, before past) (*Server, error) {
 	if o.DecodedCache == 0 {
 		o.DecodedCache = defaultDecodedCache
 	}
@@ -153,12 +158,18 @@ func newServer(store *index.Store, o Options) (*Server, error) {
 		cookies:  map[string]uint64{},
 		pushers:  make(chan struct{}, 4*runtime.GOMAXPROCS(0)),
 		decoders: make(chan struct{}, runtime.GOMAXPROCS(0)),
-		started:  time.Now(),
+		started:  before.Started,
+		restarts: before.Restarts,
 		launcher: o.Launcher,
 	}
+	maps.Copy(s.cookies, before.Cookies)
 	snap, view, err := store.OpenView(s.cache)
 	if err != nil {
 		return nil, err
+	}
+	if snap.Generation < before.Generation {
+		view.Close()
+		return nil, fmt.Errorf("%w: %w", ErrTakeover, ErrReplaced)
 	}
 	for name, err := range view.Broken() {
 		s.log.Warn("pack cannot be read", "pack", name, "err", err)
@@ -169,38 +180,47 @@ func newServer(store *index.Store, o Options) (*Server, error) {
 }
 
 // Mount mounts the store on dir and returns when the kernel gets answers. The
-// error is ErrNoFuse, ErrNoFusermount, one of package index or one of mount(2).
+// error is ErrNoFuse, ErrNoFusermount, ErrMayNot, one of package index or one
+// of mount(2).
 func Mount(ctx context.Context, store *index.Store, dir string, o Options) (*Server, error) {
-	if err := ctx.Err(); err != nil {
+	d, err := Attach(ctx, store, dir, o)
+	if err != nil {
 		return nil, err
 	}
-	// The daemon must not touch its own mount, so the path is settled before.
-	dir, err := filepath.Abs(dir)
+	s, err := Serve(ctx, store, d, o)
+	if err != nil {
+		return nil, errors.Join(err, d.Detach())
+	}
+	return s, nil
+}
+
+// Serve serves what Attach has mounted, or Inherit has got from the process
+// before, and returns when the kernel gets answers. The device is the
+// server's then; on an error it stays the caller's. The error is ErrTakeover
+// where only a mount anew can help.
+func Serve(ctx context.Context, store *index.Store, d *Device, o Options) (*Server, error) {
+	resumed := d.Answer != nil
+	s, err := newServer(store, o, d.past)
+	if err != nil {
+		return nil, fmt.Errorf("mount %s: %w", d.Dir, err)
+	}
+	s.dir, s.device = d.Dir, d
+	err = s.openHot(o)
+	if resumed && errors.Is(err, ErrHotInUse) {
+		// The process before is not gone yet, and will not be until its reads
+		// are answered.
+		s.log.Error("the mount goes on without the hot layer (gofs mount --replace brings it back)", "err", err)
+		err = nil
+	}
 	if err == nil {
-		dir, err = filepath.EvalSymlinks(dir)
-	}
-	if err != nil {
-		return nil, fmt.Errorf("mount: %w", err)
-	}
-	if below(store.Dir(), dir) {
-		return nil, fmt.Errorf("mount %s: it would hide the store in %s", dir, store.Dir())
-	}
-	if err := checkHot(o, store, dir); err != nil {
-		return nil, fmt.Errorf("mount %s: %w", dir, err)
-	}
-	s, err := newServer(store, o)
-	if err != nil {
-		return nil, err
-	}
-	s.dir = dir
-	if err = s.openHot(o); err == nil {
-		err = s.mount(o)
+		err = s.attach(d, o)
 	}
 	if err != nil {
 		s.hot.close()
 		s.closeViews()
-		return nil, fmt.Errorf("mount %s: %w", dir, err)
+		return nil, fmt.Errorf("mount %s: %w", d.Dir, err)
 	}
+	s.tellShown(s.now.Load())
 	watching, stop := context.WithCancel(context.WithoutCancel(ctx))
 	var watcher sync.WaitGroup
 	settled := make(chan struct{})
@@ -219,15 +239,11 @@ func Mount(ctx context.Context, store *index.Store, dir string, o Options) (*Ser
 		s.control.close()
 		close(s.done)
 	}()
-	if err := s.fuse.WaitMount(); err != nil {
+	if resumed {
+		s.invalidateAll()
+	} else if err := s.begin(); err != nil {
 		settle()
-		return nil, errors.Join(fmt.Errorf("mount %s: %w", dir, err), s.Unmount())
-	}
-	if s.through != nil {
-		if err := s.probePassthrough(s.fuse.KernelSettings().Flags64()); err != nil {
-			settle()
-			return nil, errors.Join(fmt.Errorf("mount %s: %w", dir, err), s.Unmount())
-		}
+		return nil, errors.Join(fmt.Errorf("mount %s: %w", d.Dir, err), s.Unmount())
 	}
 	if err := s.raiseReadahead(); err != nil {
 		s.log.Debug("read-ahead is left as it is", "err", err)
@@ -237,8 +253,21 @@ func Mount(ctx context.Context, store *index.Store, dir string, o Options) (*Ser
 			s.log.Warn("no socket: gofs mount-stats and gofs warm cannot reach the mount", "err", err)
 		}
 	}
+	d.file.Close() // go-fuse has its own
+	d.line.attend(s)
 	s.logStart()
 	return s, nil
+}
+
+// begin tries a new mount.
+func (s *Server) begin() error {
+	if err := touch(s.dir); err != nil {
+		return err
+	}
+	if s.through == nil {
+		return nil
+	}
+	return s.probePassthrough(s.fuse.KernelSettings().Flags64())
 }
 
 // logStart says what the mount makes use of.
@@ -309,33 +338,27 @@ func below(name, dir string) bool {
 	return false
 }
 
-// mountOptions are those that all ways to mount share.
+// mountOptions are what go-fuse needs to know.
 func (s *Server) mountOptions(o Options) *fuse.MountOptions {
-	name := o.FsName
-	if name == "" {
-		name = s.store.Dir()
-	}
 	level := slog.LevelWarn
 	if o.Debug {
 		level = slog.LevelInfo
 	}
 	return &fuse.MountOptions{
-		AllowOther: o.AllowOther,
-		FsName:     name,
-		Name:       "gofs",
-		Debug:      o.Debug,
-		Logger:     slog.NewLogLogger(s.log.Handler(), level),
+		Debug:  o.Debug,
+		Logger: slog.NewLogLogger(s.log.Handler(), level),
 		PanicHandler: func(v any) fuse.Status {
 			s.log.Error("panic while answering a request", "panic", v, "stack", stack())
 			return fuse.EIO
 		},
-		MaxWrite:      1 << 20, // also bounds READ
+		MaxWrite:      maxRead,
 		MaxBackground: 64,
 		// A reply of 1 MiB does not fit into a pipe.
 		DisableSplice:            true,
 		EnableSymlinkCaching:     true,
 		ExplicitDataCacheControl: true,
-		ExtraCapabilities:        fuse.CAP_NO_OPENDIR_SUPPORT,
+		// The supervisor tells an aborted connection from an unmounted one.
+		ExtraCapabilities: fuse.CAP_NO_OPENDIR_SUPPORT | fuse.CAP_ABORT_ERROR,
 	}
 }
 

@@ -1,6 +1,7 @@
 package fs
 
 import (
+	"os"
 	"sync/atomic"
 	"time"
 )
@@ -54,6 +55,13 @@ type Stats struct {
 	Versions   int           `json:"versions"`
 	Trees      int           `json:"trees"` // in memory
 	Uptime     time.Duration `json:"uptime_ns"`
+	// The process that serves now, which has done what the rest counts; its
+	// program; whether a supervisor keeps the mount, and how often it had to
+	// start another process.
+	PID        int    `json:"pid"`
+	Program    string `json:"program"`
+	Supervised bool   `json:"supervised"`
+	Restarts   int    `json:"restarts"`
 	// Requests of the kernel by kind, "lookup" and so on. "forget" counts
 	// inodes.
 	Requests map[string]uint64 `json:"requests"`
@@ -104,6 +112,8 @@ func (s *Server) Stats() Stats {
 		Generation: e.generation,
 		Versions:   len(e.releases) - len(e.removed),
 		Uptime:     time.Since(s.started),
+		PID:        os.Getpid(),
+		Restarts:   s.restarts,
 		Requests:   make(map[string]uint64, ops),
 		ReadBytes:  c.readBytes.Load(),
 		Cache:      CacheStats{cache.Hits, cache.Shared, cache.Decodes, cache.DecodedBytes, cache.Bytes},
@@ -119,6 +129,10 @@ func (s *Server) Stats() Stats {
 	}
 	if p := s.through; p != nil {
 		st.IO = IOStats{"passthrough", p.opens.Load(), p.cached.Load()}
+	}
+	st.Program, _ = os.Executable() // "" where /proc is missing
+	if s.device != nil {
+		st.Supervised = s.device.line != nil
 	}
 	for i := range c.requests {
 		st.Requests[opNames[i]] = c.requests[i].Load()

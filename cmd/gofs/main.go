@@ -27,6 +27,9 @@ func main() {
 	if status, ok := launch(os.Args); ok {
 		os.Exit(status)
 	}
+	if status, ok := mountHelper(os.Args); ok {
+		os.Exit(status)
+	}
 	os.Exit(run(os.Args[1:]))
 }
 

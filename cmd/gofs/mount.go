@@ -32,7 +32,16 @@ type mountCmd struct {
 	hotArg     string
 	io         string
 	log        string
-	readyFD    int
+	supervise  bool
+	replace    bool
+
+	// What processes of a mount say to each other.
+	readyFD  int
+	detached bool // from the terminal
+	crashes  int
+	worker   bool
+	resumeFD int
+	probe    bool
 }
 
 func newMountCmd(g *globals) *cobra.Command {
@@ -47,7 +56,18 @@ search path.
 
 It returns when the mount answers; the mount is served in the background until
 gofs umount DIR, or until its process gets SIGTERM. Releases that are imported
-or removed meanwhile appear and disappear. DIR is made if it is not there.
+or removed meanwhile appear and disappear. DIR is made if it is not there, and
+a mount on it whose process died is taken away.
+
+With --supervise, the default in the background, a second small process keeps
+the mount. When the one that serves dies, another goes on in its place, and who
+reads meanwhile waits some milliseconds; before Linux 6.9, and with --io
+passthrough, the store is mounted anew, and open files give errors. A process
+that dies 5 times in 10 seconds is not started again: the mount is taken away.
+
+--replace has the mount at DIR go on with this gofs, with the options that it
+has. It needs a supervised mount, and a program that belongs to root or the
+user of the mount and is writable to nobody else.
 
 --hot keeps decoded programs and large files, so that they are decoded once:
 "tmpfs" in a tmpfs of the mount's own, a folder on disk for the next mount too.
@@ -68,7 +88,7 @@ Users other than root need fusermount3 (package fuse3).
 
 EXIT STATUS
   0  mounted (with -f: unmounted again)
-  1  it could not be mounted
+  1  it could not be mounted or replaced (with -f: or it crashed too often)
   2  wrong usage`,
 		Args: usageArgs(cobra.ExactArgs(1)),
 		RunE: func(cmd *cobra.Command, args []string) error { return c.run(cmd.Context(), args[0]) },
@@ -82,8 +102,16 @@ EXIT STATUS
 	f.StringVar(&c.io, "io", "cache", "how the kernel reads: `cache|passthrough`")
 	f.StringVar(&c.log, "log", "", "`FILE` for what the background process has to say (default /var/log/gofs.log for root, $XDG_STATE_HOME/gofs/mount.log for others)")
 	f.BoolVar(&c.debug, "debug", false, "log every request")
+	f.BoolVar(&c.supervise, "supervise", false, "keep the mount when the process that serves it dies (default true without -f)")
+	f.BoolVar(&c.replace, "replace", false, "have the mount at DIR go on with this gofs")
 	f.IntVar(&c.readyFD, "ready-fd", 0, "write a line to this file descriptor once the mount answers")
-	_ = f.MarkHidden("ready-fd")
+	f.IntVar(&c.crashes, "crashes", 0, "give a mount up after this many crashes in 10 seconds")
+	f.BoolVar(&c.worker, "worker", false, "serve for a supervisor")
+	f.IntVar(&c.resumeFD, "resume-fd", 0, "go on as the supervisor of which this file descriptor tells")
+	f.BoolVar(&c.probe, "probe", false, "ask the mount whether it answers")
+	for _, name := range []string{"ready-fd", "crashes", "worker", "resume-fd", "probe"} {
+		_ = f.MarkHidden(name)
+	}
 	return cmd
 }
 
@@ -100,6 +128,16 @@ func (c *mountCmd) run(ctx context.Context, dir string) error {
 	if err != nil {
 		return err
 	}
+	if c.replace {
+		return c.replaceMount(ctx, dir)
+	}
+	if c.probe {
+		var st unix.Statfs_t
+		return unix.Statfs(dir, &st)
+	}
+	if !c.cmd.Flags().Changed("supervise") {
+		c.supervise = !c.foreground
+	}
 	if c.foreground {
 		// One byte keeps nothing; 0 would stand for the default.
 		err := c.serve(ctx, dir, gofs.Options{DecodedCache: max(int64(cache), 1), Hot: hot, Passthrough: through})
@@ -115,7 +153,7 @@ func (c *mountCmd) run(ctx context.Context, dir string) error {
 	if err != nil {
 		return err
 	}
-	if dir, err = mountPlace(dir, store); err != nil {
+	if dir, err = mountPlace(ctx, dir, store); err != nil {
 		return err
 	}
 	if err := c.background(dir, hot); err != nil {
@@ -129,7 +167,7 @@ func (c *mountCmd) run(ctx context.Context, dir string) error {
 
 // mountPlace checks the folder to mount on, makes it if it is not there, and
 // returns its path without links.
-func mountPlace(dir string, store *index.Store) (string, error) {
+func mountPlace(ctx context.Context, dir string, store *index.Store) (string, error) {
 	abs, err := filepath.Abs(dir)
 	if err != nil {
 		return "", err
@@ -139,8 +177,14 @@ func mountPlace(dir string, store *index.Store) (string, error) {
 	if m, ok, err := mountAt(realPath(abs)); err != nil {
 		return "", err
 	} else if ok {
-		if m.fstype == mountType {
+		if m.fstype == mountType && !dead(ctx, m) {
 			return "", fmt.Errorf("%s is mounted already, with the store %s (gofs umount %s)", dir, m.source, dir)
+		}
+		if m.fstype == mountType {
+			if err := unmount(m.dir, true); err != nil {
+				return "", fmt.Errorf("%s is a mount whose process died: %w", dir, err)
+			}
+			return mountPlace(ctx, dir, store)
 		}
 		return "", fmt.Errorf("%s is a mount of another file system already (%s)", dir, m.fstype)
 	}
@@ -153,8 +197,6 @@ func mountPlace(dir string, store *index.Store) (string, error) {
 		if err := os.MkdirAll(abs, 0o755); err != nil {
 			return "", fmt.Errorf("make mountpoint: %w", err)
 		}
-	case errors.Is(err, unix.ENOTCONN):
-		return "", fmt.Errorf("%s is a mount whose process died (gofs umount %s)", dir, dir)
 	case err != nil:
 		return "", fmt.Errorf("mountpoint: %w", err)
 	case len(entries) > 0:
@@ -180,22 +222,13 @@ func (c *mountCmd) background(dir string, hot *gofs.Hot) error {
 		return err
 	}
 	defer r.Close()
-	storeDir, err := c.g.storeDir()
+	args, err := c.args(hot)
 	if err != nil {
 		w.Close()
 		return err
 	}
-	args := []string{"mount", "--foreground", "--ready-fd=3", "--store=" + storeDir, "--decoded-cache=" + c.cache, "--io=" + c.io}
-	if hot != nil {
-		args = append(args, "--hot="+hotArg(hot))
-	}
-	if c.allowOther {
-		args = append(args, "--allow-other")
-	}
-	if c.debug {
-		args = append(args, "--debug")
-	}
-	child := exec.Command(self, append(args, "--", dir)...)
+	args = append(args, "--foreground", "--ready-fd=3", fmt.Sprintf("--supervise=%v", c.supervise), "--", dir)
+	child := exec.Command(self, args...)
 	child.Dir = "/"
 	child.Stdout, child.Stderr = log, log
 	child.ExtraFiles = []*os.File{w}
@@ -216,30 +249,60 @@ func (c *mountCmd) background(dir string, hot *gofs.Hot) error {
 	return errors.New(line)
 }
 
+// args are the arguments for other processes of the mount, but for the folder.
+func (c *mountCmd) args(hot *gofs.Hot) ([]string, error) {
+	store, err := c.g.storeDir()
+	if err != nil {
+		return nil, err
+	}
+	args := []string{"mount", "--store=" + store, "--decoded-cache=" + c.cache, "--io=" + c.io}
+	if hot != nil {
+		args = append(args, "--hot="+hotArg(hot))
+	}
+	if c.allowOther {
+		args = append(args, "--allow-other")
+	}
+	if c.debug {
+		args = append(args, "--debug")
+	}
+	if c.crashes != 0 {
+		args = append(args, fmt.Sprintf("--crashes=%d", c.crashes))
+	}
+	return args, nil
+}
+
 const readyLine = "ready"
 
+// ready tells the process that started this one how it went.
 func (c *mountCmd) ready(line string) {
 	f := os.NewFile(uintptr(c.readyFD), "ready")
 	fmt.Fprintln(f, strings.ReplaceAll(line, "\n", " "))
 	f.Close()
+	c.readyFD = 0
 }
 
+// openLog opens the log. Root of a user namespace is not root of /var/log.
 func (c *mountCmd) openLog() (*os.File, error) {
 	name := c.log
-	if name == "" {
-		if os.Geteuid() == 0 {
-			name = "/var/log/gofs.log"
-		} else {
-			state := os.Getenv("XDG_STATE_HOME")
-			if state == "" {
-				state = filepath.Join(os.Getenv("HOME"), ".local", "state")
-			}
-			name = filepath.Join(state, "gofs", "mount.log")
-			if err := os.MkdirAll(filepath.Dir(name), 0o700); err != nil {
-				return nil, fmt.Errorf("open log: %w (--log names another)", err)
-			}
+	if name == "" && os.Geteuid() == 0 {
+		if f, err := openForLog("/var/log/gofs.log"); !errors.Is(err, fs.ErrPermission) {
+			return f, err
 		}
 	}
+	if name == "" {
+		state := os.Getenv("XDG_STATE_HOME")
+		if state == "" {
+			state = filepath.Join(os.Getenv("HOME"), ".local", "state")
+		}
+		name = filepath.Join(state, "gofs", "mount.log")
+		if err := os.MkdirAll(filepath.Dir(name), 0o700); err != nil {
+			return nil, fmt.Errorf("open log: %w (--log names another)", err)
+		}
+	}
+	return openForLog(name)
+}
+
+func openForLog(name string) (*os.File, error) {
 	f, err := os.OpenFile(name, os.O_WRONLY|os.O_CREATE|os.O_APPEND|unix.O_NOFOLLOW, 0o600)
 	if err != nil {
 		return nil, fmt.Errorf("open log: %w (--log names another)", err)
@@ -247,39 +310,74 @@ func (c *mountCmd) openLog() (*os.File, error) {
 	return f, nil
 }
 
-// serve mounts and serves until somebody unmounts.
+// serve mounts and serves until somebody unmounts, or has another process
+// serve, or is that process.
 func (c *mountCmd) serve(ctx context.Context, dir string, o gofs.Options) error {
-	store, err := c.g.createStore(ctx)
-	if err != nil {
-		return err
-	}
-	if dir, err = mountPlace(dir, store); err != nil {
-		return err
-	}
 	level := slog.LevelInfo
 	if c.debug {
 		level = slog.LevelDebug
 	}
 	log := slog.New(slog.NewTextHandler(c.cmd.ErrOrStderr(), &slog.HandlerOptions{Level: level}))
+	if c.readyFD != 0 {
+		unix.CloseOnExec(c.readyFD)
+		c.detached = true
+	}
 	signals := make(chan os.Signal, 2)
 	signal.Notify(signals, syscall.SIGINT, syscall.SIGTERM, syscall.SIGHUP)
 	defer signal.Stop(signals)
-	// The signals that end other verbs here end the mount, in their own way.
-	boundMemory(o.DecodedCache)
+	if ctx.Err() != nil { // it came before
+		signals <- syscall.SIGTERM
+	}
 	o.AllowOther, o.Debug, o.Log = c.allowOther, c.debug, log.With("mount", dir)
+	switch {
+	case c.worker:
+		return c.work(ctx, dir, o, signals)
+	case c.resumeFD != 0:
+		return c.resume(ctx, dir, o, signals)
+	}
+	store, err := c.g.createStore(ctx)
+	if err != nil {
+		return err
+	}
+	if dir, err = mountPlace(ctx, dir, store); err != nil {
+		return err
+	}
+	o.Log = log.With("mount", dir)
+	if c.supervise {
+		return c.keep(ctx, store, dir, o, signals)
+	}
+	// The signals that end other verbs here end the mount, in their own way.
+	s, err := gofs.Mount(context.WithoutCancel(ctx), store, dir, c.servingOptions(store, o))
+	if err != nil {
+		return err
+	}
+	defer c.started(ctx, store, dir)()
+	return c.attend(s, signals)
+}
+
+// servingOptions are those of the process that serves.
+func (c *mountCmd) servingOptions(store *index.Store, o gofs.Options) gofs.Options {
+	boundMemory(o.DecodedCache)
 	o.Launcher, o.Notes, o.RunDir = launcher(), notesFile(store.Dir()), runDir()
 	if o.RunDir == "" {
 		o.Log.Warn("no folder for a socket: gofs mount-stats and gofs warm cannot reach the mount")
 	}
-	s, err := gofs.Mount(context.WithoutCancel(ctx), store, dir, o)
-	if err != nil {
-		return err
-	}
+	return o
+}
+
+// started says to all who want to know that the mount answers. The function
+// that it returns ends what it began.
+func (c *mountCmd) started(ctx context.Context, store *index.Store, dir string) (stop func()) {
 	if c.readyFD != 0 {
 		c.ready(readyLine)
 	} else if !c.g.quiet {
 		fmt.Fprintf(c.cmd.OutOrStdout(), "mounted %s on %s\n", store.Dir(), dir)
 	}
+	return watchHealth(ctx, dir)
+}
+
+// attend waits for the end of a mount, or for a signal to end it.
+func (c *mountCmd) attend(s *gofs.Server, signals <-chan os.Signal) error {
 	done := make(chan struct{})
 	go func() { s.Wait(); close(done) }()
 	for asked := false; ; {
@@ -287,14 +385,15 @@ func (c *mountCmd) serve(ctx context.Context, dir string, o gofs.Options) error 
 		case <-done:
 			return nil
 		case sig := <-signals:
-			if sig == syscall.SIGHUP && c.readyFD != 0 {
+			if sig == syscall.SIGHUP && c.detached {
 				continue // the terminal it was started from is gone
 			}
 			if asked {
-				return fmt.Errorf("%s: ended while in use", dir)
+				return fmt.Errorf("%s: ended while in use", s.Dir())
 			}
 			asked = true
-			if err := c.end(s, dir); err != nil {
+			tellSystemd("STOPPING=1")
+			if err := c.end(s, s.Dir()); err != nil {
 				return err
 			}
 		}

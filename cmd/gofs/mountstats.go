@@ -1,6 +1,7 @@
 package main
 
 import (
+	"context"
 	"fmt"
 	"io"
 	"maps"
@@ -51,7 +52,7 @@ EXIT STATUS
 			tick := time.NewTicker(every)
 			defer tick.Stop()
 			for {
-				st, err := mountStats(cmd, m)
+				st, err := mountStats(cmd.Context(), m)
 				if watch && cmd.Context().Err() != nil {
 					return nil // asked to end, not interrupted
 				}
@@ -93,13 +94,13 @@ func mountDirs() []string {
 }
 
 // mountStats asks anew each time, so that a watcher holds no place.
-func mountStats(cmd *cobra.Command, m mountPoint) (*gofs.Stats, error) {
-	a, err := ask(cmd.Context(), m)
+func mountStats(ctx context.Context, m mountPoint) (*gofs.Stats, error) {
+	a, err := ask(ctx, m)
 	if err != nil {
 		return nil, err
 	}
 	defer a.Close()
-	st, err := a.Stats(cmd.Context())
+	st, err := a.Stats(ctx)
 	if err != nil {
 		return nil, fmt.Errorf("%s: %w", m.dir, err)
 	}
@@ -158,6 +159,9 @@ func printMountStats(out io.Writer, m mountPoint, st, before *gofs.Stats) error 
 	}
 	row("integrity failures", st.Damaged, before.Damaged, count)
 	row("other read failures", st.Failures, before.Failures, count)
+	if st.Supervised {
+		row("restarts", uint64(st.Restarts), uint64(before.Restarts), count)
+	}
 	row("reloads", st.Reloads, before.Reloads, count)
 	if st.ReloadErrors > 0 {
 		row("failed reloads", st.ReloadErrors, before.ReloadErrors, count)

@@ -1,7 +1,6 @@
 package main
 
 import (
-	"bytes"
 	"crypto/sha256"
 	"fmt"
 	"io/fs"
@@ -58,7 +57,7 @@ func (m *mounted) run(args ...string) string {
 
 func (m *mounted) mount(dir string) {
 	m.t.Helper()
-	m.run("mount", "--log", filepath.Join(filepath.Dir(m.store), "log"), dir)
+	m.run("mount", "--crashes=1000000", "--log", filepath.Join(filepath.Dir(m.store), "log"), dir)
 	m.t.Cleanup(func() {
 		if out, err := m.command("umount", dir).CombinedOutput(); err != nil {
 			m.t.Errorf("umount: %v\n%s", err, out)
@@ -153,7 +152,16 @@ func TestRelease(t *testing.T) {
 			}
 		}
 	})
-	t.Run("import while a build runs", func(t *testing.T) { importDuringBuild(t, m) })
+	t.Run("disturbed build", func(t *testing.T) {
+		d := disturbances(m, testrelease.Tarball(t, "1.22.8"))
+		if testing.Short() {
+			buildThrough(t, m, d["kill"], d["import"], d["replace"])
+			return
+		}
+		for name, disturb := range d {
+			t.Run(name, func(t *testing.T) { buildThrough(t, m, disturb) })
+		}
+	})
 	t.Run("two mounts", func(t *testing.T) {
 		second := *m
 		second.t, second.dir = t, filepath.Join(t.TempDir(), "mnt")
@@ -166,37 +174,6 @@ func TestRelease(t *testing.T) {
 	t.Run("test std", func(t *testing.T) {
 		m.goRun("1.22.8", filepath.Join(m.dir, "1.22.8", "src"), "test", "-short", "os", "io/fs", "path/filepath", "go/build")
 	})
-}
-
-// importDuringBuild starts a build with an empty cache and imports and removes
-// a version until it is done.
-func importDuringBuild(t *testing.T, m *mounted) {
-	build := *m
-	build.cache = t.TempDir()
-	dir := program(t)
-	cmd := build.goCommand("1.23.3", dir, "build", "-o", "program", ".")
-	var out bytes.Buffer
-	cmd.Stdout, cmd.Stderr = &out, &out
-	if err := cmd.Start(); err != nil {
-		t.Fatal(err)
-	}
-	done := make(chan error, 1)
-	go func() { done <- cmd.Wait() }()
-	for imports := 0; ; imports++ {
-		select {
-		case err := <-done:
-			if err != nil {
-				t.Fatalf("build: %v\n%s", err, out.Bytes())
-			}
-			if imports == 0 {
-				t.Fatal("the build was over before an import")
-			}
-			return
-		default:
-			m.run("import", "--quiet", "--as", "other", testrelease.Tarball(t, "1.22.8"))
-			m.run("rm", "--quiet", "other")
-		}
-	}
 }
 
 // unpack returns the tree that tar makes of a release.

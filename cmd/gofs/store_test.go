@@ -47,6 +47,12 @@ func TestStore(t *testing.T) {
 			"flip":       cmdFlip,
 			"eventually": cmdEventually,
 			"sumdb":      cmdSumDB(t),
+			"killworker": func(ts *testscript.TestScript, neg bool, args []string) {
+				ts.Check(killWorker(ts.MkAbs(args[0]), !neg))
+			},
+			"killsupervisor": func(ts *testscript.TestScript, neg bool, args []string) {
+				ts.Check(killSupervisor(ts.MkAbs(args[0])))
+			},
 		},
 	})
 }
