@@ -10,6 +10,7 @@ import (
 	"sync"
 
 	"github.com/klauspost/compress/zstd"
+	"golang.org/x/sync/semaphore"
 )
 
 // View reads blobs out of a fixed set of packs. It holds their files open, so
@@ -21,9 +22,9 @@ type View struct {
 	packs map[uint32]*openPack
 	cache *Cache
 	dec   *zstd.Decoder
-	slots chan struct{} // one for each decoding under way
-	large chan struct{} // one for each record under way that takes much memory
-	spare sync.Pool     // of *[]byte, for stored bytes on their way to a decoder
+	slots chan struct{}       // one for each decoding under way
+	large *semaphore.Weighted // of largeSlots, one for each record under way that takes much memory
+	spare sync.Pool           // of *[]byte, for stored bytes on their way to a decoder
 }
 
 type openPack struct {
@@ -44,7 +45,7 @@ func OpenView(dir string, refs []PackRef, loc Locator, cache *Cache) (*View, err
 		loc: loc, cache: cache, dec: dec,
 		packs: make(map[uint32]*openPack, len(refs)),
 		slots: make(chan struct{}, runtime.GOMAXPROCS(0)),
-		large: make(chan struct{}, 2),
+		large: semaphore.NewWeighted(largeSlots),
 	}
 	for _, ref := range refs {
 		p := &openPack{ref: ref}
@@ -66,7 +67,7 @@ func isShortage(err error) bool {
 }
 
 func openPackFile(dir string, ref PackRef) (*os.File, error) {
-	f, err := os.Open(packPath(dir, ref.Name))
+	f, err := openPackAt(dir, ref.Name)
 	if err != nil {
 		if errors.Is(err, fs.ErrNotExist) {
 			err = fmt.Errorf("pack %s is missing: %w: %w", ref.Name, fs.ErrNotExist, ErrDamaged)

@@ -67,10 +67,16 @@ EXIT STATUS
 
 // compactMemory is what the garbage collector keeps a compaction below, if it
 // can: two programs with their bases and the tables of two encoders.
-const compactMemory = 1400 << 20
+const (
+	compactMemory = 1400 << 20
+	smallStore    = 16 << 20
+)
 
 func (g *globals) compact(cmd *cobra.Command, s *index.Store, o compact.Options) (*compact.Result, error) {
-	defer debug.SetMemoryLimit(debug.SetMemoryLimit(compactMemory))
+	// A store that is smaller than a release has no use for it.
+	if n, err := s.Size(); err == nil && n > smallStore && os.Getenv("GOMEMLIMIT") == "" {
+		defer debug.SetMemoryLimit(debug.SetMemoryLimit(compactMemory))
+	}
 	b := g.newBar(cmd, -1, "compact")
 	defer b.clear()
 	if o.Lock.Verb == "" {

@@ -11,6 +11,8 @@ import (
 	"fmt"
 	"os"
 	"os/signal"
+	"runtime/debug"
+	"strings"
 	"syscall"
 
 	"github.com/spf13/cobra"
@@ -30,7 +32,14 @@ func main() {
 	os.Exit(run(os.Args[1:]))
 }
 
+// memoryLimit is what the garbage collector keeps every verb below, if it
+// can; mount and compact have limits of their own. An import needs 100 MB.
+const memoryLimit = 192 << 20
+
 func run(args []string) int {
+	if os.Getenv("GOMEMLIMIT") == "" {
+		debug.SetMemoryLimit(memoryLimit)
+	}
 	ctx, stop := signal.NotifyContext(context.Background(), syscall.SIGINT, syscall.SIGTERM)
 	defer stop()
 	root := newRootCmd()
@@ -46,7 +55,7 @@ func run(args []string) int {
 	if ctx.Err() != nil && errors.Is(err, context.Canceled) {
 		err = errors.New("interrupted")
 	}
-	fmt.Fprintf(os.Stderr, "gofs: %v\n", err)
+	fmt.Fprintf(os.Stderr, "gofs: %s\n", printable(strings.ReplaceAll(err.Error(), "\n", "; ")))
 	var usage usageError
 	if errors.As(err, &usage) {
 		return exitUsage
