@@ -4,7 +4,6 @@ import (
 	"context"
 	"fmt"
 	"os"
-	"runtime/debug"
 	"strconv"
 	"time"
 
@@ -67,16 +66,11 @@ EXIT STATUS
 
 // compactMemory is what the garbage collector keeps a compaction below, if it
 // can: two programs with their bases and the tables of two encoders.
-const (
-	compactMemory = 1400 << 20
-	smallStore    = 16 << 20
-)
+const compactMemory = 1400 << 20
 
 func (g *globals) compact(cmd *cobra.Command, s *index.Store, o compact.Options) (*compact.Result, error) {
-	// A store that is smaller than a release has no use for it.
-	if n, err := s.Size(); err == nil && n > smallStore && os.Getenv("GOMEMLIMIT") == "" {
-		defer debug.SetMemoryLimit(debug.SetMemoryLimit(compactMemory))
-	}
+	limitFor(s, compactMemory)
+	defer limitFor(s, storeMemory)
 	b := g.newBar(cmd, -1, "compact")
 	defer b.clear()
 	if o.Lock.Verb == "" {

@@ -16,6 +16,8 @@ import (
 	"syscall"
 
 	"github.com/spf13/cobra"
+
+	"gofs/index"
 )
 
 // The exit statuses of every verb.
@@ -32,14 +34,32 @@ func main() {
 	os.Exit(run(os.Args[1:]))
 }
 
-// memoryLimit is what the garbage collector keeps every verb below, if it
-// can; mount and compact have limits of their own. An import needs 100 MB.
-const memoryLimit = 192 << 20
+// What the garbage collector keeps every verb below, if it can; mount has a
+// limit of its own. An import needs 100 MB. What a store needs that has
+// releases in it, a small one that asks for it does so to do harm: to verify
+// twelve compacted releases takes 400 MB, and with less it takes longer.
+const (
+	memoryLimit = 192 << 20
+	storeMemory = 512 << 20
+	smallStore  = 16 << 20 // bytes; half a compacted release
+)
+
+// limitMemory sets a limit, unless the user has.
+func limitMemory(n int64) {
+	if os.Getenv("GOMEMLIMIT") == "" {
+		debug.SetMemoryLimit(n)
+	}
+}
+
+// limitFor raises the limit for a store that is not small.
+func limitFor(s *index.Store, n int64) {
+	if size, err := s.Size(); err == nil && size > smallStore {
+		limitMemory(n)
+	}
+}
 
 func run(args []string) int {
-	if os.Getenv("GOMEMLIMIT") == "" {
-		debug.SetMemoryLimit(memoryLimit)
-	}
+	limitMemory(memoryLimit)
 	ctx, stop := signal.NotifyContext(context.Background(), syscall.SIGINT, syscall.SIGTERM)
 	defer stop()
 	root := newRootCmd()

@@ -31,7 +31,11 @@ func (g *globals) openStore() (*index.Store, error) {
 	if errors.Is(err, index.ErrNoStore) {
 		return nil, fmt.Errorf("%w (gofs import VERSION makes it, --store names another)", err)
 	}
-	return s, err
+	if err != nil {
+		return nil, err
+	}
+	limitFor(s, storeMemory)
+	return s, nil
 }
 
 // createStore opens the store for a verb that makes it on first use.
