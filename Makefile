@@ -3,7 +3,7 @@ STATICCHECK = honnef.co/go/tools/cmd/staticcheck@v0.8.2
 FUZZTIME ?= 2s
 DEMO ?= /tmp/gofs-demo
 
-.PHONY: build install demo check vet test fuzz bench bench-short clean
+.PHONY: build install demo check vet test fuzz hostile bench bench-short clean
 
 build:
 	CGO_ENABLED=0 $(GO) build -o gofs ./cmd/gofs
@@ -33,6 +33,11 @@ test:
 # fuzz gives every fuzz target FUZZTIME.
 fuzz:
 	@bench/fuzz.sh $(FUZZTIME)
+
+# hostile gives the whole corpus of hostile archives and stores to every verb;
+# check gives each store to one of them and to verify.
+hostile:
+	$(GO) test -count 1 -v -run 'TestCorpus|TestHostile|TestStoreLinks' ./internal/hostile ./cmd/gofs
 
 # bench measures gofs beside its peers and writes bench/report. It needs root,
 # an hour, 6 GB and a machine that does nothing else; go run ./bench -h has
