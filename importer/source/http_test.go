@@ -267,7 +267,7 @@ func TestDownloadDrips(t *testing.T) {
 			}
 		}
 	})
-	wantError(t, walkURL(t, t.Context(), s.URL+"/x", Options{stall: 100 * time.Millisecond}), ErrStalled)
+	wantError(t, walkURL(t, t.Context(), s.URL+"/x", Options{stall: 600 * time.Millisecond}), ErrStalled)
 	// A list that comes quicker than that, and never ends.
 	o := Options{stall: 50 * time.Millisecond}.withDefaults()
 	endless := serve(t, func(w http.ResponseWriter, r *http.Request) {
