@@ -47,7 +47,7 @@ func TestHTTPProxy(t *testing.T) {
 	if len(asked) != 1 || asked[0] != "GET "+url+basic {
 		t.Errorf("the proxy was asked %q", asked)
 	}
-	for _, bad := range []string{"http://me:secret@" + host, "http://me:secret@127.0.0.1:1", "http://me:secret@ho st", "http://me:secret@[::1", "me:secret@%zz"} {
+	for _, bad := range []string{"http://me:secret@" + host, "http://me:secret@127.0.0.1:1", "me:secret@%zz"} {
 		if out, err := run(bad, "https://me:secret@releases.example/go1.22.8.linux-amd64.tar.gz?token=secret"); err == nil || strings.Count(out, "gofs: ") != 1 {
 			t.Errorf("%s: %v: %s", bad, err, out)
 		}

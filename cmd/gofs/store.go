@@ -53,6 +53,7 @@ func (g *globals) createStore(ctx context.Context) (*index.Store, error) {
 			return nil, fmt.Errorf("store %s lies inside the mount at %s, which only shows stores (use --store)", dir, m.dir)
 		}
 	}
+	limitMemory(importMemory)
 	return index.Create(ctx, dir)
 }
 

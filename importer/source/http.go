@@ -28,23 +28,12 @@ func newClient(c *http.Client) *http.Client {
 		*client = *c
 	} else if t, ok := http.DefaultTransport.(*http.Transport); ok {
 		t = t.Clone() // it honours $HTTPS_PROXY and bounds dialling and TLS
-		t.Proxy = proxyOf
 		t.DisableCompression = true
 		t.MaxResponseHeaderBytes = 1 << 20
 		client.Transport = t
 	}
 	client.CheckRedirect = checkRedirect
 	return client
-}
-
-// proxyOf is the proxy that the environment names. The error of net/http
-// would give away the password in a URL that it cannot read.
-func proxyOf(req *http.Request) (*url.URL, error) {
-	u, err := http.ProxyFromEnvironment(req)
-	if err != nil {
-		return nil, errors.New("$HTTP_PROXY or $HTTPS_PROXY is no proxy's URL")
-	}
-	return u, nil
 }
 
 // plainHTTP says whether u leads over a network in plain text.
