@@ -35,7 +35,7 @@ fuzz:
 	@bench/fuzz.sh $(FUZZTIME)
 
 # hostile gives the whole corpus of hostile archives and stores to every verb;
-# check gives each store to one of them and to verify.
+# check gives each store to verify, and every other one to one verb more.
 hostile:
 	$(GO) test -count 1 -v -run 'TestCorpus|TestHostile|TestStoreLinks' ./internal/hostile ./cmd/gofs
 

@@ -138,7 +138,7 @@ func TestHostileArchives(t *testing.T) {
 			t.Fatal(err)
 		}
 		ways := []string{file}
-		if strings.HasSuffix(c.Name, ".zip") {
+		if strings.HasSuffix(c.Name, ".zip") && (!testing.Short() || i%8 == 0) {
 			ways = append(ways, "-") // is kept in a file on its way
 		}
 		for _, src := range ways {
@@ -218,8 +218,8 @@ func TestHostileStores(t *testing.T) {
 			t.Errorf("%s: sound: %v, says\n%s\nand not %q", c.Name, ok, out, c.Want)
 		}
 		for j, args := range verbs {
-			// CI has one verb for each store, in turn.
-			if testing.Short() && i%len(verbs) != j {
+			// CI has one verb for every other store, in turn.
+			if testing.Short() && (i%2 != 0 || i/2%len(verbs) != j) {
 				continue
 			}
 			store := fresh()
