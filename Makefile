@@ -5,7 +5,7 @@ DEMO ?= /tmp/gofs-demo
 
 PREFIX ?= /usr/local
 
-.PHONY: build install install-systemd demo check packages vet test fuzz bench bench-short clean
+.PHONY: build install install-systemd demo check packages vet test fuzz hostile bench bench-short clean
 
 build:
 	CGO_ENABLED=0 $(GO) build -o gofs ./cmd/gofs
@@ -49,6 +49,11 @@ test:
 # fuzz gives every fuzz target FUZZTIME.
 fuzz:
 	@bench/fuzz.sh $(FUZZTIME)
+
+# hostile gives the whole corpus of hostile archives and stores to every verb;
+# check gives each store to verify, and every other one to one verb more.
+hostile:
+	$(GO) test -count 1 -v -run 'TestCorpus|TestHostile|TestStoreLinks' ./internal/hostile ./cmd/gofs
 
 # bench measures gofs beside its peers and writes bench/report. It needs root,
 # an hour, 6 GB and a machine that does nothing else; go run ./bench -h has

@@ -1,9 +1,12 @@
 package blobstore
 
 import (
+	"bytes"
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
+	"slices"
 
 	"gofs/blobstore/internal/delta"
 	"gofs/blobstore/internal/goprog"
@@ -13,15 +16,18 @@ import (
 // can make a reader do. The deepest chains that compaction writes take 300 MB.
 const (
 	maxLinks = 1 << 12
-	maxChain = 1 << 30 // bytes
+	maxChain = 512 << 20 // bytes
 
-	// maxRoom bounds what chains under way at the same time decode, in bytes;
+	// maxRoom bounds what chains under way at the same time hold, in bytes;
 	// one that needs more is alone. Without it, 64 readers of different
 	// programs in a compacted store took 438 MB instead of 310.
 	maxRoom = 96 << 20
 	// smallChain is up to how many bytes a chain does not count, since it has
 	// its slot to wait for before it takes memory.
 	smallChain = 2 << 20
+	// hugeRecord is from how many bytes on a record, larger than any program of
+	// a release, is decoded while no other chain is.
+	hugeRecord = 40 << 20
 )
 
 // link is a record in a chain of bases, in the form that is needed of it:
@@ -32,7 +38,9 @@ type link struct {
 	header   *header
 	filtered bool
 	bases    []base // of the record, the same in both forms
+	decoding []int  // the bases in the order in which they are decoded
 	users    int    // bases of the chain's records that still need it
+	need     int64  // bytes that are held at most while it is decoded
 	decoded  *Decoded
 }
 
@@ -55,16 +63,23 @@ type chain struct {
 	last  *link
 	links map[linkKey]*link
 	bytes int64 // that are decoded for it, its own included
+	huge  bool  // one of its records is a hugeRecord
 }
 
 // plan reads the headers of all that a record needs.
 func (v *View) plan(p *openPack, loc Location, h *header) (*chain, error) {
-	c := &chain{view: v, last: &link{pack: p, key: recordKey{loc.Pack, loc.Record}, header: h}, bytes: int64(h.plain) + int64(h.inner)}
+	c := &chain{view: v, last: &link{pack: p, key: recordKey{loc.Pack, loc.Record}, header: h}}
+	c.count(h)
 	if !h.enc.based() {
 		return c, nil
 	}
 	c.links = map[linkKey]*link{}
 	return c, c.addBases(c.last)
+}
+
+func (c *chain) count(h *header) {
+	c.bytes += int64(h.plain) + int64(h.inner)
+	c.huge = c.huge || max(h.plain, h.inner) >= hugeRecord
 }
 
 func (c *chain) addBases(l *link) error {
@@ -78,16 +93,38 @@ func (c *chain) addBases(l *link) error {
 		}
 		b.users++
 		l.bases = append(l.bases, b)
-		if filtered {
-			total += int64(b.header.inner)
-		} else {
-			total += int64(b.loc.Length)
-		}
+		total += b.size()
 	}
 	if total > MaxBases {
 		return fmt.Errorf("bases of %d bytes: %w", total, ErrDamaged)
 	}
+	l.order()
 	return nil
+}
+
+// order finds out in which order the bases take the least memory: the one that
+// needs most while it is decoded comes first, when no other is held yet. In the
+// order of the record, a hostile chain of 16 could have 16 times MaxBases held.
+func (l *link) order() {
+	for i := range l.bases {
+		l.decoding = append(l.decoding, i)
+	}
+	slices.SortStableFunc(l.decoding, func(a, b int) int { return cmp.Compare(l.bases[b].need, l.bases[a].need) })
+	held := int64(0)
+	for _, i := range l.decoding {
+		b := l.bases[i]
+		l.need = max(l.need, held+b.need)
+		held += b.size()
+	}
+	l.need = max(l.need, held+int64(l.header.plain)+int64(l.header.inner))
+}
+
+// size is how many bytes of a base are held.
+func (b base) size() int64 {
+	if b.filtered {
+		return int64(b.header.inner)
+	}
+	return int64(b.loc.Length)
 }
 
 // base returns the link of a base of l.
@@ -108,9 +145,10 @@ func (c *chain) base(l *link, id ID, filtered bool) (base, error) {
 			return b, err
 		}
 		known = false
-		b.link = &link{pack: p, key: key.recordKey, header: h, filtered: filtered}
+		b.link = &link{pack: p, key: key.recordKey, header: h, filtered: filtered, need: int64(h.plain) + int64(h.inner)}
 		c.links[key] = b.link
-		c.bytes += int64(h.plain) + int64(h.inner) + int64(h.size())
+		c.count(h)
+		c.bytes += int64(h.size())
 	}
 	switch {
 	case b.header.depth >= l.header.depth:
@@ -170,6 +208,12 @@ func (c *chain) enter(ctx context.Context) (leave func(), err error) {
 		return func() {}, nil
 	}
 	n := min(c.bytes, maxRoom)
+	if c.last.need > 0 {
+		n = min(c.last.need, maxRoom)
+	}
+	if c.huge {
+		n = maxRoom
+	}
 	if err := c.view.room.Acquire(ctx, n); err != nil {
 		return nil, err
 	}
@@ -180,6 +224,12 @@ func (c *chain) enter(ctx context.Context) (leave func(), err error) {
 func (c *chain) decode(ctx context.Context, l *link) (*Decoded, error) {
 	if l.decoded != nil {
 		return l.decoded, nil
+	}
+	if l != c.last && max(l.header.plain, l.header.inner) >= hugeRecord {
+		// Nobody else decodes one now, and none is worth keeping.
+		d, err := c.load(ctx, l)
+		l.decoded = d
+		return d, err
 	}
 	cache := c.view.cache
 	if l.filtered {
@@ -237,7 +287,7 @@ func (c *chain) decodeRecord(ctx context.Context, r *Record, l *link) (*Decoded,
 		return nil, ctx.Err()
 	}
 	if !r.header.enc.filtered() {
-		return r.decode(c.view.dec, joinBytes(bases))
+		return r.decode(c.view.dec, bases)
 	}
 	filtered, err := unpack(c.view, r, bases)
 	if err != nil || l.filtered {
@@ -249,8 +299,9 @@ func (c *chain) decodeRecord(ctx context.Context, r *Record, l *link) (*Decoded,
 // bases returns the bytes of the bases of a link, and lets go of those that no
 // other link of the chain needs.
 func (c *chain) bases(ctx context.Context, l *link) ([][]byte, error) {
-	var all [][]byte
-	for _, b := range l.bases {
+	all := make([][]byte, len(l.bases))
+	for _, i := range l.decoding {
+		b := l.bases[i]
 		d, err := c.decode(ctx, b.link)
 		if err != nil {
 			return nil, fmt.Errorf("base: %w", err)
@@ -259,14 +310,16 @@ func (c *chain) bases(ctx context.Context, l *link) ([][]byte, error) {
 			b.decoded = nil
 		}
 		if b.filtered {
-			all = append(all, d.Plain)
+			all[i] = d.Plain
 			continue
 		}
-		i, err := d.at(b.id, b.loc)
+		k, err := d.at(b.id, b.loc)
 		if err != nil {
 			return nil, fmt.Errorf("base: %w", err)
 		}
-		all = append(all, d.Bytes(i))
+		if all[i] = d.Bytes(k); len(all[i]) < len(d.Plain)/2 {
+			all[i] = bytes.Clone(all[i]) // the rest need not be held for it
+		}
 	}
 	return all, nil
 }

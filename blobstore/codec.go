@@ -100,7 +100,7 @@ func newDecoder(more ...zstd.DOption) (*zstd.Decoder, error) {
 }
 
 // decode returns the plain bytes of a record whose bases are given.
-func decode(dec *zstd.Decoder, h *header, stored, bases []byte) ([]byte, error) {
+func decode(dec *zstd.Decoder, h *header, stored []byte, bases [][]byte) ([]byte, error) {
 	switch h.enc {
 	case encRaw:
 		if h.plain != h.stored {
@@ -108,7 +108,7 @@ func decode(dec *zstd.Decoder, h *header, stored, bases []byte) ([]byte, error) 
 		}
 		return stored, nil
 	case encDict:
-		d, err := newDecoder(zstd.WithDecoderDictRaw(dictID, bases), zstd.WithDecoderConcurrency(1))
+		d, err := newDecoder(zstd.WithDecoderDictRaw(dictID, joinBytes(bases)), zstd.WithDecoderConcurrency(1))
 		if err != nil {
 			return nil, fmt.Errorf("%w: %w", err, ErrDamaged)
 		}
@@ -116,7 +116,7 @@ func decode(dec *zstd.Decoder, h *header, stored, bases []byte) ([]byte, error) 
 		dec = d
 	}
 	if h.enc == encDelta {
-		plain, err := delta.Decode(nil, stored, [][]byte{bases}, int(h.plain))
+		plain, err := delta.Decode(nil, stored, bases, int(h.plain))
 		if err != nil || len(plain) != int(h.plain) {
 			return nil, fmt.Errorf("delta of %d bytes: %w: %w", len(plain), err, ErrDamaged)
 		}

@@ -11,7 +11,7 @@ import (
 	"github.com/klauspost/compress/zstd"
 
 	"gofs/blobstore/internal/delta"
-	"gofs/blobstore/internal/goprog/goprogtest"
+	"gofs/internal/goprogtest"
 )
 
 // tiny is a small program of a release.

@@ -52,7 +52,7 @@ func readStored(buf []byte, r io.ReaderAt, off int64, h *header) (*Record, error
 }
 
 // decode returns the plain bytes.
-func (r *Record) decode(dec *zstd.Decoder, bases []byte) (*Decoded, error) {
+func (r *Record) decode(dec *zstd.Decoder, bases [][]byte) (*Decoded, error) {
 	plain, err := decode(dec, r.header, r.stored, bases)
 	if err != nil {
 		return nil, err
@@ -166,7 +166,7 @@ type PackReader struct {
 
 // OpenPack opens a pack of dir, whether or not an index names it.
 func OpenPack(dir, name string) (*PackReader, error) {
-	f, err := os.Open(packPath(dir, name))
+	f, err := openPackAt(dir, name)
 	if err != nil {
 		return nil, err
 	}
@@ -321,6 +321,10 @@ func (v *View) check(ctx context.Context, pack string, r *Record) *Damage {
 // ListPacks names the packs in dir, whether or not an index names them, and
 // the files under way that a crash left (see TempPrefix).
 func ListPacks(dir string) (packs, temps []string, err error) {
+	// What lies behind a link is not the store's, least of all to be removed.
+	if st, err := os.Lstat(dir); err == nil && !st.IsDir() {
+		return nil, nil, &os.PathError{Op: "list", Path: dir, Err: errNotFile}
+	}
 	entries, err := os.ReadDir(dir)
 	if err != nil {
 		return nil, nil, err

@@ -68,7 +68,7 @@ func isShortage(err error) bool {
 }
 
 func openPackFile(dir string, ref PackRef) (*os.File, error) {
-	f, err := os.Open(packPath(dir, ref.Name))
+	f, err := openPackAt(dir, ref.Name)
 	if err != nil {
 		if errors.Is(err, fs.ErrNotExist) {
 			err = fmt.Errorf("pack %s is missing: %w: %w", ref.Name, fs.ErrNotExist, ErrDamaged)

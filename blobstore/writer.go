@@ -338,7 +338,7 @@ type opener func(path string, mode int, perm uint32) (fd int, err error)
 // systems without O_TMPFILE (NFS, some FUSE ones) get a named one.
 func createPack(dir string, unnamed opener) (*packFile, error) {
 	p := &packFile{dir: dir, names: sha256.New()}
-	fd, err := unnamed(dir, unix.O_TMPFILE|unix.O_RDWR|unix.O_CLOEXEC, 0o644)
+	fd, err := unnamed(dir, unix.O_TMPFILE|unix.O_RDWR|unix.O_NOFOLLOW|unix.O_CLOEXEC, 0o644)
 	switch {
 	case err == nil:
 		p.f = os.NewFile(uintptr(fd), filepath.Join(dir, "new pack"))

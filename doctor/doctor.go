@@ -288,13 +288,18 @@ func replaceFile(file string, data []byte) error {
 	if err != nil {
 		return err
 	}
-	tmp := file + ".gofs"
-	err = os.WriteFile(tmp, data, fi.Mode().Perm())
+	// A name that nobody can have put a link at.
+	tmp, err := os.CreateTemp(filepath.Dir(file), ".gofs-doctor-")
+	if err != nil {
+		return err
+	}
+	_, err = tmp.Write(data)
+	err = errors.Join(err, tmp.Chmod(fi.Mode().Perm()), tmp.Close())
 	if err == nil {
-		err = os.Rename(tmp, file)
+		err = os.Rename(tmp.Name(), file)
 	}
 	if err != nil {
-		_ = os.Remove(tmp) // the first error counts
+		_ = os.Remove(tmp.Name()) // the first error counts
 	}
 	return err
 }

@@ -4,10 +4,12 @@ import (
 	"encoding/binary"
 	"errors"
 	"fmt"
+	"hash/fnv"
 	"maps"
 	"math/rand/v2"
 	"os"
 	"path/filepath"
+	"runtime"
 	"slices"
 	"testing"
 
@@ -58,8 +60,29 @@ func (v *victim) write(t testing.TB, b []byte) {
 // whatever works must be right. It says whether damage was found.
 func (v *victim) try(t *testing.T, what string, b []byte) (found bool) {
 	t.Helper()
+	return v.tryLong(t, what, b, int64(len(b)))
+}
+
+// maxTaken is how many bytes of memory a try may take, added up: an undamaged
+// database of 200 KB makes it take 5 MB.
+const maxTaken = 96 << 20
+
+// tryLong is try with a file of a size, with zeros at its end.
+func (v *victim) tryLong(t *testing.T, what string, b []byte, size int64) (found bool) {
+	t.Helper()
 	v.write(t, b)
+	if err := os.Truncate(v.database(), size); err != nil {
+		t.Fatal(err)
+	}
 	defer v.write(t, v.good)
+	var before, after runtime.MemStats
+	runtime.ReadMemStats(&before)
+	defer func() {
+		runtime.ReadMemStats(&after)
+		if taken := after.TotalAlloc - before.TotalAlloc; taken > maxTaken {
+			t.Errorf("%s: took %d MB of memory", what, taken>>20)
+		}
+	}()
 	old := false // the commit before the last, which bbolt falls back to
 	generation := fmt.Appendf(nil, "%d\n", v.last)
 	ok := func(op string, err error) bool {
@@ -253,6 +276,55 @@ func TestCunningDamage(t *testing.T) {
 		binary.NativeEndian.PutUint16(bad[f*page+10:], 0xffff)
 		binary.NativeEndian.PutUint64(bad[f*page+pageHead:], 1<<60)
 		v.try(t, fmt.Sprintf("free list %d of 2^60 pages", f), bad)
+	}
+}
+
+// setMeta changes a number in both meta pages and makes their checksums right.
+func setMeta(db []byte, at int, n uint64) {
+	for i := range 2 {
+		m := db[i*os.Getpagesize():]
+		binary.NativeEndian.PutUint64(m[at:], n)
+		h := fnv.New64a()
+		h.Write(m[pageHead : metaRoot+40])
+		binary.NativeEndian.PutUint64(m[metaRoot+40:], h.Sum64())
+	}
+}
+
+// A file with a hole claims much and takes no room: what it claims must not be
+// taken of memory.
+func TestSparseDatabase(t *testing.T) {
+	v := newVictim(t)
+	page := os.Getpagesize()
+	const size = 3 << 30
+	pages := uint64(size / page)
+	long := func(change func(b []byte)) []byte {
+		b := slices.Clone(v.good)
+		setMeta(b, metaRoot+24, pages)
+		change(b)
+		return b
+	}
+	run := func(kind uint16) func(b []byte) {
+		return func(b []byte) {
+			for _, i := range v.pagesOf(kind) {
+				binary.NativeEndian.PutUint32(b[i*page+12:], uint32(pages)-uint32(i)-1)
+			}
+		}
+	}
+	if v.tryLong(t, "a hole at the end", long(func([]byte) {}), size) {
+		t.Error("a hole at the end is taken for damage")
+	}
+	for what, b := range map[string][]byte{
+		"leaves of 3 GiB": long(run(leafPage)), "branches of 3 GiB": long(run(branchPage)), "a free list of 3 GiB": long(run(freePage)),
+		"a root in the hole": long(func(b []byte) { setMeta(b, metaRoot, pages-1) }),
+	} {
+		if !v.tryLong(t, what, b, size) {
+			t.Errorf("%s: not found", what)
+		}
+	}
+	huge := slices.Clone(v.good)
+	setMeta(huge, metaRoot+24, 1<<40/uint64(page))
+	if !v.tryLong(t, "1 TiB", huge, 1<<40) {
+		t.Error("1 TiB: not found")
 	}
 }
 

@@ -401,7 +401,7 @@ func (s *Store) compactDatabase() error {
 		if err := os.Remove(path + newSuffix); err != nil && !errors.Is(err, os.ErrNotExist) {
 			return err
 		}
-		to, err := bolt.Open(path+newSuffix, 0o644, nil)
+		to, err := bolt.Open(path+newSuffix, 0o644, &bolt.Options{OpenFile: openInStore})
 		if err != nil {
 			return err
 		}

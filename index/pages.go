@@ -39,6 +39,14 @@ const (
 	freePage   = 16
 
 	maxPageDepth = 64
+
+	// Bounds on what a sparse file can claim without taking room: the database
+	// (twelve releases have 10 MB), what continues one page (a version's inode
+	// numbers or the free list), and what continues a branch (its keys are
+	// short).
+	maxDatabase = 4 << 30
+	maxPageRun  = 16 << 20
+	maxBranch   = 64 << 10
 )
 
 // checkPages walks the pages of the database in f that tx can reach.
@@ -53,6 +61,9 @@ func checkPages(tx *bolt.Tx, f io.ReaderAt, size int64) error {
 	}
 	number := func(off int) uint64 { return binary.NativeEndian.Uint64(meta[metaRoot+off:]) }
 	root, free, pages := number(0), number(16), number(24)
+	if size > maxDatabase {
+		return fmt.Errorf("%d bytes, more than %d: %w", size, int64(maxDatabase), ErrIndex)
+	}
 	if pages > uint64(size/ps) {
 		return fmt.Errorf("%d pages in %d bytes: %w", pages, size, ErrIndex)
 	}
@@ -94,7 +105,11 @@ func (w *pageWalk) read(id uint64) []byte {
 		return nil
 	}
 	more := uint64(binary.NativeEndian.Uint32(b[12:]))
-	if binary.NativeEndian.Uint64(b) != id || more >= uint64(len(w.seen))-id {
+	run := uint64(maxPageRun)
+	if binary.NativeEndian.Uint16(b[8:])&branchPage != 0 {
+		run = maxBranch // all on the way down are held at a time
+	}
+	if binary.NativeEndian.Uint64(b) != id || more >= uint64(len(w.seen))-id || more > run/uint64(w.size) {
 		w.fail("has a wrong head")
 		return nil
 	}

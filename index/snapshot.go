@@ -299,7 +299,7 @@ func (snap *Snapshot) Tree(ctx context.Context, view *blobstore.View, v *Version
 // the version's time.
 func (snap *Snapshot) Nodes(v *Version, t *Tree) ([]Node, error) {
 	b, ok := snap.nodes[v.Name]
-	if !ok || v.RootNode < firstNode || v.RootNode >= MaxNode {
+	if !ok || v.RootNode > MaxNode-uint64(len(t.Folders)) {
 		return nil, fmt.Errorf("inodes of %s: %w", v.Name, ErrIndex)
 	}
 	files, err := decodeNodes(b, len(t.Entries)-len(t.Folders)+1)

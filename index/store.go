@@ -68,7 +68,7 @@ type Store struct{ dir string }
 
 // Open returns the store in dir, which must be there.
 func Open(dir string) (*Store, error) {
-	b, err := readSmall(filepath.Join(dir, formatFile))
+	b, err := readSmall(dir, formatFile)
 	switch {
 	case errors.Is(err, fs.ErrNotExist):
 		return nil, fmt.Errorf("%s: %w", dir, ErrNoStore)
@@ -147,7 +147,7 @@ func (s *Store) initialize() error {
 	}
 	// The format file comes last: what has none is no store yet.
 	name := filepath.Join(s.dir, formatFile)
-	if err := writeSynced(name+newSuffix, fmt.Appendf(nil, "%s%d\n", formatText, Format)); err != nil {
+	if err := s.write(formatFile+newSuffix, fmt.Appendf(nil, "%s%d\n", formatText, Format), true); err != nil {
 		return err
 	}
 	if err := os.Rename(name+newSuffix, name); err != nil {
@@ -165,7 +165,7 @@ func (s *Store) createDatabase() error {
 	if err := os.Remove(path + newSuffix); err != nil && !errors.Is(err, fs.ErrNotExist) {
 		return err
 	}
-	db, err := bolt.Open(path+newSuffix, 0o644, nil)
+	db, err := bolt.Open(path+newSuffix, 0o644, &bolt.Options{OpenFile: openInStore})
 	if err != nil {
 		return err
 	}
@@ -200,7 +200,7 @@ func (s *Store) GenerationFile() string { return filepath.Join(s.dir, generation
 // Generation is the generation of the last commit that was announced. It
 // costs one small read.
 func (s *Store) Generation() (uint64, error) {
-	b, err := readSmall(s.GenerationFile())
+	b, err := readSmall(s.dir, generationFile)
 	if err != nil {
 		return 0, err
 	}
@@ -222,7 +222,7 @@ func (s *Store) writeGeneration(n uint64) error {
 
 // prepareGeneration takes the room that announce needs.
 func (s *Store) prepareGeneration(n uint64) error {
-	return os.WriteFile(s.GenerationFile()+newSuffix, fmt.Appendf(nil, "%d\n", n), 0o644)
+	return s.write(generationFile+newSuffix, fmt.Appendf(nil, "%d\n", n), false)
 }
 
 // announce puts the generation in place that was prepared.
@@ -230,9 +230,9 @@ func (s *Store) announce() error {
 	return os.Rename(s.GenerationFile()+newSuffix, s.GenerationFile())
 }
 
-// readSmall reads a file that must be small.
-func readSmall(name string) (string, error) {
-	f, err := os.Open(name)
+// readSmall reads a file of a store that must be small.
+func readSmall(dir, name string) (string, error) {
+	f, err := blobstore.OpenFile(dir, name, os.O_RDONLY, 0)
 	if err != nil {
 		return "", err
 	}
@@ -240,18 +240,26 @@ func readSmall(name string) (string, error) {
 	var b [64]byte
 	n, err := f.Read(b[:])
 	if n == 0 && err != nil {
-		return "", fmt.Errorf("%s is empty", name)
+		return "", fmt.Errorf("%s is empty", f.Name())
 	}
 	return string(b[:n]), nil
 }
 
-func writeSynced(name string, b []byte) error {
-	f, err := os.OpenFile(name, os.O_WRONLY|os.O_CREATE|os.O_TRUNC, 0o644)
+// write writes a file of the store.
+func (s *Store) write(name string, b []byte, synced bool) error {
+	f, err := blobstore.OpenFile(s.dir, name, os.O_WRONLY|os.O_CREATE|os.O_TRUNC, 0o644)
 	if err != nil {
 		return err
 	}
-	_, err = f.Write(b)
-	return errors.Join(err, f.Sync(), f.Close())
+	if _, err = f.Write(b); err == nil && synced {
+		err = f.Sync()
+	}
+	return errors.Join(err, f.Close())
+}
+
+// openInStore is how bbolt opens a file in the folder of a store.
+func openInStore(name string, flag int, perm fs.FileMode) (*os.File, error) {
+	return blobstore.OpenFile(filepath.Dir(name), filepath.Base(name), flag, uint32(perm))
 }
 
 // busyTimeout bounds the wait for the database, which others hold for
@@ -326,7 +334,7 @@ var errEmpty = errors.New("file is empty")
 
 // openDatabase opens a database that must be there.
 func openDatabase(name string, flag int, perm fs.FileMode) (*os.File, error) {
-	f, err := os.OpenFile(name, flag&^os.O_CREATE, perm)
+	f, err := openInStore(name, flag&^os.O_CREATE, perm)
 	if err != nil {
 		return nil, err
 	}
@@ -383,7 +391,7 @@ type LockOptions struct {
 
 // flock takes the lock file; closing it lets go.
 func (s *Store) flock(ctx context.Context, o LockOptions) (*os.File, error) {
-	f, err := os.OpenFile(filepath.Join(s.dir, lockFile), os.O_RDWR|os.O_CREATE|unix.O_NOFOLLOW, 0o644)
+	f, err := blobstore.OpenFile(s.dir, lockFile, os.O_RDWR|os.O_CREATE, 0o644)
 	if err != nil {
 		return nil, fmt.Errorf("lock store: %w", err)
 	}
@@ -397,7 +405,7 @@ func (s *Store) flock(ctx context.Context, o LockOptions) (*os.File, error) {
 			f.Close()
 			return nil, fmt.Errorf("lock store: %w", err)
 		}
-		holder, _ := readSmall(f.Name())
+		holder, _ := readSmall(s.dir, lockFile)
 		if holder = strings.TrimSpace(holder); holder == "" {
 			holder = "another process"
 		}

@@ -13,12 +13,15 @@ import (
 	"gofs/blobstore"
 )
 
-// Bounds of a tree. The largest release so far has 16,000 entries.
+// Bounds of a tree. The largest release so far has 16,000 entries and 700 KB.
 const (
-	MaxEntries = 1 << 20
+	MaxEntries = 1 << 17
+	maxTree    = 32 << 20 // bytes
+	maxBlobs   = 1 << 18
 	MaxName    = 255
 	MaxTarget  = 4095
 	maxDepth   = 1024
+	maxPath    = 4096 // bytes of a path, as Linux has it
 )
 
 // ErrTree is returned for a tree that breaks the format's rules.
@@ -111,7 +114,7 @@ func grow(items []Item) (*node, error) {
 	for _, it := range items {
 		at := root
 		parts := strings.Split(it.Path, "/")
-		if it.Path == "" || path.Clean("/"+it.Path) != "/"+it.Path || len(parts) > maxDepth {
+		if it.Path == "" || path.Clean("/"+it.Path) != "/"+it.Path || len(parts) > maxDepth || len(it.Path) > maxPath {
 			return nil, fmt.Errorf("path %q: %w", it.Path, ErrTree)
 		}
 		for i, name := range parts {
@@ -234,11 +237,14 @@ func (t *Tree) Find(name string) (*Entry, bool) {
 
 // Path is the slash-separated path of a folder, "" for the root.
 func (t *Tree) Path(folder int32) string {
-	if folder == 0 {
-		return ""
+	var names []string
+	for folder != 0 {
+		f := &t.Folders[folder]
+		names = append(names, f.Name)
+		folder = f.Parent
 	}
-	f := &t.Folders[folder]
-	return path.Join(t.Path(f.Parent), f.Name)
+	slices.Reverse(names)
+	return strings.Join(names, "/")
 }
 
 // Walk calls fn for every entry with its path, folders before what is in them.
@@ -265,12 +271,12 @@ func DecodeTree(b []byte) (*Tree, error) {
 }
 
 func decodeTree(b []byte) (*Tree, error) {
-	if !strings.HasPrefix(string(b[:min(len(b), len(treeMagic))]), treeMagic) {
+	if len(b) > maxTree || !strings.HasPrefix(string(b[:min(len(b), len(treeMagic))]), treeMagic) {
 		return nil, ErrTree
 	}
 	d := &treeDecoder{numbers: numbers{b: b[len(treeMagic):]}}
 	rootMode := d.mode()
-	folders, entries, blobs := d.upTo(MaxEntries+1), d.upTo(MaxEntries), d.upTo(math.MaxInt32)
+	folders, entries, blobs := d.upTo(MaxEntries+1), d.upTo(MaxEntries), d.upTo(maxBlobs)
 	// Each folder takes a byte at least, each entry four and each blob 32.
 	if d.err != nil || folders == 0 || folders > entries+1 || folders+4*entries+32*blobs > uint64(len(d.b)) {
 		return nil, ErrTree
@@ -284,7 +290,7 @@ func decodeTree(b []byte) (*Tree, error) {
 		Entries: make([]Entry, 0, entries),
 		refs:    make([]Ref, 0, blobs),
 	}
-	d.folder(FolderEntry{Mode: rootMode}, 0)
+	d.folder(FolderEntry{Mode: rootMode}, 0, 0)
 	if d.err == nil && (len(d.b) != 0 || len(d.t.Folders) != int(folders) || len(d.t.Entries) != int(entries) || len(d.t.refs) != int(blobs)) {
 		d.err = ErrTree
 	}
@@ -301,7 +307,9 @@ type treeDecoder struct {
 	ids  []byte
 }
 
-func (d *treeDecoder) folder(f FolderEntry, depth int) {
+// folder reads a folder that lies so deep and has a path of so many bytes, and
+// all in it.
+func (d *treeDecoder) folder(f FolderEntry, depth, above int) {
 	at := int32(len(d.t.Folders))
 	n := d.upTo(MaxEntries)
 	if d.err != nil || depth > maxDepth || len(d.t.Folders) == cap(d.t.Folders) || int(n) > cap(d.t.Entries)-len(d.t.Entries) {
@@ -316,7 +324,7 @@ func (d *treeDecoder) folder(f FolderEntry, depth int) {
 		if d.err != nil {
 			return
 		}
-		if e.Name <= last {
+		if e.Name <= last || above+len(e.Name) > maxPath {
 			d.err = ErrTree
 			return
 		}
@@ -329,7 +337,7 @@ func (d *treeDecoder) folder(f FolderEntry, depth int) {
 			continue
 		}
 		e.Folder = int32(len(d.t.Folders))
-		if d.folder(FolderEntry{Parent: at, Mode: e.Mode, Name: e.Name}, depth+1); d.err != nil {
+		if d.folder(FolderEntry{Parent: at, Mode: e.Mode, Name: e.Name}, depth+1, above+len(e.Name)+1); d.err != nil {
 			return
 		}
 	}

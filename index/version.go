@@ -198,7 +198,8 @@ func decodeVersion(name string, b []byte) (v Version, err error) {
 	switch {
 	case errors.Is(err, ErrIndex):
 		return v, fmt.Errorf("version %q: %w", name, err)
-	case err != nil || v.Name != name || CheckName(name) != nil:
+	case err != nil || v.Name != name || CheckName(name) != nil || v.RootNode < firstNode || v.RootNode >= MaxNode ||
+		v.Files < 0 || v.Folders < 0 || v.Bytes < 0 || v.New < 0:
 		return v, fmt.Errorf("version %q: %w", name, ErrIndex)
 	}
 	return v, nil

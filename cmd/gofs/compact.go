@@ -4,7 +4,6 @@ import (
 	"context"
 	"fmt"
 	"os"
-	"runtime/debug"
 	"strconv"
 	"time"
 
@@ -70,7 +69,8 @@ EXIT STATUS
 const compactMemory = 1400 << 20
 
 func (g *globals) compact(cmd *cobra.Command, s *index.Store, o compact.Options) (*compact.Result, error) {
-	defer debug.SetMemoryLimit(debug.SetMemoryLimit(compactMemory))
+	limitFor(s, compactMemory)
+	defer limitFor(s, storeMemory)
 	b := g.newBar(cmd, -1, "compact")
 	defer b.clear()
 	if o.Lock.Verb == "" {

@@ -50,7 +50,7 @@ func printDiff(cmd *cobra.Command, d *index.Diff, short bool) error {
 	w := bufio.NewWriter(cmd.OutOrStdout())
 	line := func(what string, plain, stored int64, path string) {
 		if !short {
-			fmt.Fprintf(w, "%s %10s %10s  %s\n", what, size(plain), size(stored), path)
+			fmt.Fprintf(w, "%s %10s %10s  %s\n", what, size(plain), size(stored), printable(path))
 		}
 	}
 	sum := func(what string, n int, plain, stored int64) {

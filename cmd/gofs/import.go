@@ -28,6 +28,7 @@ type importCmd struct {
 	compact bool
 	after   int // --compact-after
 	needed  bool
+	http    bool // --allow-http
 	mount   string
 	verify  string
 
@@ -48,7 +49,8 @@ func newImportCmd(g *globals) *cobra.Command {
   go1.23.3.linux-amd64.tar.gz   a release tarball; - reads one from standard input
   go1.23.3.windows-amd64.zip    a release's or a toolchain module's zip
   /usr/local/go                 an unpacked GOROOT
-  https://HOST/PATH             any of these archives
+  https://HOST/PATH             any of these archives; from another machine plain
+                                http only with --allow-http
   1.23.3, go1.24rc1             a release, by name
   1.23, stable, oldstable       the newest patch of 1.23, of the newest minor, of
                                 the one before it
@@ -94,6 +96,7 @@ EXIT STATUS
 	c.cmd = cmd
 	cmd.Flags().StringVar(&c.as, "as", "", "name the version `NAME` instead of what its VERSION file says")
 	cmd.Flags().StringVar(&c.sha256, "sha256", "", "fail unless the archive has this SHA-256 (`HEX`)")
+	cmd.Flags().BoolVar(&c.http, "allow-http", false, "take a plain http URL of another machine")
 	cmd.Flags().StringVar(&c.maxSize, "max-size", "4GiB", "fail if the release unpacks to more than `SIZE`")
 	cmd.Flags().StringVar(&c.verify, "verify", "auto", "ask the checksum database: auto, require or off (`MODE`)")
 	if err := cmd.RegisterFlagCompletionFunc("verify", cobra.FixedCompletions([]string{"auto", "require", "off"}, cobra.ShellCompDirectiveNoFileComp)); err != nil {
@@ -149,11 +152,12 @@ func (c *importCmd) one(ctx context.Context, arg string, i, n int, limit int64) 
 		fmt.Fprintf(c.cmd.ErrOrStderr(), "importing %s\n", label(arg, i, n))
 	}
 	src, err := source.Open(ctx, arg, source.Options{
-		MaxSize: limit,
-		Stdin:   c.cmd.InOrStdin(),
-		SHA256:  c.sha256,
-		TempDir: c.store.PackDir(),
-		Status:  c.note,
+		MaxSize:   limit,
+		Stdin:     c.cmd.InOrStdin(),
+		SHA256:    c.sha256,
+		TempDir:   c.store.PackDir(),
+		Status:    c.note,
+		AllowHTTP: c.http,
 	})
 	if err != nil {
 		return err
@@ -180,6 +184,7 @@ func (c *importCmd) one(ctx context.Context, arg string, i, n int, limit int64) 
 }
 
 func label(arg string, i, n int) string {
+	arg = source.Redact(arg)
 	if n == 1 {
 		return arg
 	}

@@ -54,7 +54,7 @@ imported.`,
 			w := tabwriter.NewWriter(cmd.OutOrStdout(), 0, 0, 2, ' ', 0)
 			fmt.Fprintln(w, "VERSION\tPLATFORM\tSIZE\tFILES\tIMPORTED")
 			for _, v := range versions {
-				fmt.Fprintf(w, "%s\t%s\t%s\t%d\t%s\n", v.Name, v.Platform, size(v.Bytes), v.Files, v.Imported.Local().Format(time.DateTime))
+				fmt.Fprintf(w, "%s\t%s\t%s\t%d\t%s\n", v.Name, printable(v.Platform), size(v.Bytes), v.Files, v.Imported.Local().Format(time.DateTime))
 			}
 			return w.Flush()
 		},
@@ -92,8 +92,8 @@ func lsLong(cmd *cobra.Command, s *index.Store, asJSON bool) error {
 	w := tabwriter.NewWriter(cmd.OutOrStdout(), 0, 0, 2, ' ', 0)
 	fmt.Fprintln(w, "VERSION\tPLATFORM\tSIZE\tFILES\tUNIQUE\tSTORED\tPROVENANCE\tIMPORTED\tFROM")
 	for _, v := range versions {
-		fmt.Fprintf(w, "%s\t%s\t%s\t%d\t%s\t%s\t%s\t%s\t%s\n", v.Name, v.Platform, size(v.Bytes), v.Files,
-			size(use[v.Name].Unique), size(use[v.Name].Stored), cmp.Or(v.Provenance, provenance.Unverified), v.Imported.Local().Format(time.DateTime), v.Source)
+		fmt.Fprintf(w, "%s\t%s\t%s\t%d\t%s\t%s\t%s\t%s\t%s\n", v.Name, printable(v.Platform), size(v.Bytes), v.Files,
+			size(use[v.Name].Unique), size(use[v.Name].Stored), printable(cmp.Or(v.Provenance, provenance.Unverified)), v.Imported.Local().Format(time.DateTime), printable(v.Source))
 	}
 	return w.Flush()
 }

@@ -83,7 +83,7 @@ func mend(cmd *cobra.Command, g *globals, s *index.Store, r *importer.Repair, so
 			break
 		}
 		if !g.quiet {
-			fmt.Fprintf(cmd.ErrOrStderr(), "taking from %s\n", arg)
+			fmt.Fprintf(cmd.ErrOrStderr(), "taking from %s\n", source.Redact(arg))
 		}
 		if err := mendFrom(cmd, s, r, arg); err != nil {
 			fmt.Fprintf(cmd.ErrOrStderr(), "warning: %v\n", err)
@@ -95,7 +95,8 @@ func mendFrom(cmd *cobra.Command, s *index.Store, r *importer.Repair, arg string
 	if other, err := index.Open(arg); err == nil {
 		return r.FromStore(cmd.Context(), other)
 	}
-	src, err := source.Open(cmd.Context(), arg, source.Options{Stdin: cmd.InOrStdin(), TempDir: s.PackDir()})
+	// Plain http is as good as https where only the right bytes are taken.
+	src, err := source.Open(cmd.Context(), arg, source.Options{Stdin: cmd.InOrStdin(), TempDir: s.PackDir(), AllowHTTP: true})
 	if err != nil {
 		return err
 	}

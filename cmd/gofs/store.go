@@ -7,7 +7,10 @@ import (
 	"io"
 	"os"
 	"path/filepath"
+	"strconv"
 	"strings"
+	"unicode"
+	"unicode/utf8"
 
 	"github.com/dustin/go-humanize"
 	"github.com/schollz/progressbar/v3"
@@ -28,7 +31,11 @@ func (g *globals) openStore() (*index.Store, error) {
 	if errors.Is(err, index.ErrNoStore) {
 		return nil, fmt.Errorf("%w (gofs import VERSION makes it, --store names another)", err)
 	}
-	return s, err
+	if err != nil {
+		return nil, err
+	}
+	limitFor(s, storeMemory)
+	return s, nil
 }
 
 // createStore opens the store for a verb that makes it on first use.
@@ -46,6 +53,7 @@ func (g *globals) createStore(ctx context.Context) (*index.Store, error) {
 			return nil, fmt.Errorf("store %s lies inside the mount at %s, which only shows stores (use --store)", dir, m.dir)
 		}
 	}
+	limitMemory(importMemory)
 	return index.Create(ctx, dir)
 }
 
@@ -95,15 +103,22 @@ func (g *globals) completeVersions(cmd *cobra.Command, args []string, _ string) 
 
 // size prints bytes for people, in decimal units: 76.9 MB.
 func size(n int64) string {
-	if n < 0 {
-		return "-" + size(-n)
-	}
 	const unit = 1000
-	if n < unit {
+	if n < unit && n > -unit {
 		return fmt.Sprintf("%d B", n)
 	}
 	v, u := humanize.ComputeSI(float64(n))
 	return fmt.Sprintf("%.1f %sB", v, u)
+}
+
+// printable is s with what a terminal would act on written as in Go source:
+// names, and what an index says, may come from people who mean no good.
+func printable(s string) string {
+	if utf8.ValidString(s) && strings.IndexFunc(s, func(r rune) bool { return !unicode.IsPrint(r) }) < 0 {
+		return s
+	}
+	quoted := strconv.QuoteToGraphic(s)
+	return strings.ReplaceAll(quoted[1:len(quoted)-1], `\"`, `"`)
 }
 
 // percent prints part as a share of all.

@@ -11,6 +11,7 @@ import (
 
 	"github.com/spf13/cobra"
 
+	"gofs/blobstore"
 	"gofs/index"
 )
 
@@ -80,7 +81,12 @@ func noteDamage(s *index.Store, r *index.VerifyReport) {
 	for _, d := range r.Damage[:min(len(r.Damage), 20)] {
 		fmt.Fprintln(&b, damageText(d))
 	}
-	_ = os.WriteFile(name, []byte(b.String()), 0o644)
+	f, err := blobstore.OpenFile(s.Dir(), damageNote, os.O_WRONLY|os.O_CREATE|os.O_TRUNC, 0o644)
+	if err != nil {
+		return
+	}
+	defer f.Close()
+	_, _ = f.WriteString(b.String())
 }
 
 const damageNote = "damage"
@@ -91,7 +97,7 @@ func notedDamage(g *globals) ([]string, error) {
 	if err != nil {
 		return nil, err
 	}
-	f, err := os.Open(filepath.Join(dir, damageNote))
+	f, err := blobstore.OpenFile(dir, damageNote, os.O_RDONLY, 0)
 	if errors.Is(err, fs.ErrNotExist) {
 		return nil, nil
 	}
@@ -109,13 +115,13 @@ func notedDamage(g *globals) ([]string, error) {
 func printVerify(cmd *cobra.Command, g *globals, r *index.VerifyReport) {
 	out := cmd.OutOrStdout()
 	for _, d := range r.Damage {
-		fmt.Fprintf(out, "damaged: %s\n", damageText(d))
+		fmt.Fprintf(out, "damaged: %s\n", printable(damageText(d)))
 	}
 	for _, f := range r.Files {
 		if f.Path == "" {
 			fmt.Fprintf(out, "unreadable: all of %s\n", f.Version)
 		} else {
-			fmt.Fprintf(out, "unreadable: %s/%s\n", f.Version, f.Path)
+			fmt.Fprintf(out, "unreadable: %s/%s\n", f.Version, printable(f.Path))
 		}
 	}
 	if r.OK() {

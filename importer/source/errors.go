@@ -27,6 +27,7 @@ var (
 	ErrStatus         = errors.New("unexpected HTTP status")
 	ErrStalled        = errors.New("download stalled")
 	ErrRedirect       = errors.New("redirect refused")
+	ErrPlainHTTP      = errors.New("plain http can be read and changed on the way")
 )
 
 // fail is the usual form of this package's errors.

@@ -7,6 +7,8 @@ import (
 	"path/filepath"
 	"strings"
 	"testing"
+
+	"gofs/internal/hostile"
 )
 
 // sane checks what Walk promises of every entry, whatever the archive.
@@ -24,6 +26,20 @@ func sane(t *testing.T, entries []Entry) {
 
 var fuzzLimits = Options{MaxSize: 1 << 20, MaxEntries: 1000}
 
+// addHostile begins with the small archives of the corpus.
+func addHostile(f *testing.F, zips bool) {
+	f.Helper()
+	list, err := hostile.Archives()
+	if err != nil {
+		f.Fatal(err)
+	}
+	for _, c := range list {
+		if b := c.Data; len(b) > 0 && len(b) < 8<<10 && isZip(b) == zips {
+			f.Add(b)
+		}
+	}
+}
+
 func FuzzTar(f *testing.F) {
 	whole := makeTar(f, true, versionHdr(), folderHdr("go/bin"), file("go/bin/go", 600), link("go/l", "bin/go"))
 	f.Add(whole)
@@ -31,6 +47,7 @@ func FuzzTar(f *testing.F) {
 	f.Add(zst(f, whole))
 	f.Add(sparsePAX(f))
 	f.Add(sparseGNU(f))
+	addHostile(f, false)
 	f.Fuzz(func(t *testing.T, data []byte) {
 		if isZip(data) {
 			return
@@ -61,6 +78,7 @@ func FuzzZip(f *testing.F) {
 	f.Add(makeZip(f, modVersion(), zfile{name: modTop + "bin/go", content: "x"}))
 	f.Add(deflatedBomb(f, 1000, 1000))
 	f.Add(overlapping(f))
+	addHostile(f, true)
 	dir := f.TempDir()
 	f.Fuzz(func(t *testing.T, data []byte) {
 		if !isZip(data) {

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"net"
 	"net/http"
 	"net/url"
 	"path"
@@ -14,6 +15,8 @@ import (
 
 const (
 	stallTimeout = time.Minute
+	stallBytes   = 64 << 10 // a download must bring in every stallTimeout
+	replyStalls  = 5        // stallTimeouts that a list or the like may take in all
 	maxRedirects = 10
 	maxReply     = 32 << 20 // bytes of a list; go.dev's has 4 MB
 )
@@ -33,7 +36,17 @@ func newClient(c *http.Client) *http.Client {
 	return client
 }
 
-// checkRedirect lets nobody lead from https to anything else.
+// plainHTTP says whether u leads over a network in plain text.
+func plainHTTP(u *url.URL) bool {
+	if u.Scheme != "http" || u.Hostname() == "localhost" {
+		return false
+	}
+	ip := net.ParseIP(u.Hostname())
+	return ip == nil || !ip.IsLoopback()
+}
+
+// checkRedirect lets nobody lead from https to anything else, nor from this
+// machine into a network in plain text.
 func checkRedirect(req *http.Request, via []*http.Request) error {
 	if len(via) >= maxRedirects {
 		return fmt.Errorf("%w: more than %d in a row", ErrRedirect, maxRedirects)
@@ -41,6 +54,9 @@ func checkRedirect(req *http.Request, via []*http.Request) error {
 	from, to := via[len(via)-1].URL.Scheme, req.URL.Scheme
 	if to != from && to != "https" {
 		return fmt.Errorf("%w: it leads from %s to %s", ErrRedirect, from, to)
+	}
+	if plainHTTP(req.URL) && !plainHTTP(via[0].URL) {
+		return fmt.Errorf("%w: it leads to plain http", ErrRedirect)
 	}
 	return nil
 }
@@ -54,8 +70,8 @@ type statusError struct {
 func (e *statusError) Error() string { return ErrStatus.Error() + ": " + e.status }
 func (e *statusError) Unwrap() error { return ErrStatus }
 
-// body is a download under way. Reads of it fail when no byte comes for a
-// while.
+// body is a download under way. Reads of it fail when too few bytes come for
+// a while, be it none or one now and then.
 type body struct {
 	ctx    context.Context
 	cancel context.CancelCauseFunc
@@ -63,6 +79,8 @@ type body struct {
 	size   int64 // -1 if the server does not say
 	stall  time.Duration
 	timer  *time.Timer
+	left   time.Duration // for the next stallBytes
+	got    int           // of these
 }
 
 // fetch asks for a URL. ctx bounds the wait for the answer's header; the body
@@ -70,9 +88,9 @@ type body struct {
 // credentials.
 func fetch(ctx context.Context, rawURL string, o Options) (*body, error) {
 	life, cancel := context.WithCancelCause(context.WithoutCancel(ctx))
-	b := &body{ctx: life, cancel: cancel, stall: o.stall}
-	b.timer = time.AfterFunc(o.stall, func() { cancel(fmt.Errorf("%w: no byte for %v", ErrStalled, o.stall)) })
-	release := context.AfterFunc(ctx, func() { cancel(ctx.Err()) })
+	b := &body{ctx: life, cancel: cancel, stall: o.stall, left: o.stall}
+	b.timer = time.AfterFunc(o.stall, func() { cancel(fmt.Errorf("%w: less than %d KiB in %v", ErrStalled, stallBytes>>10, o.stall)) })
+	release := context.AfterFunc(ctx, func() { cancel(ending(ctx)) })
 	defer release()
 
 	req, err := http.NewRequestWithContext(life, http.MethodGet, rawURL, nil)
@@ -116,9 +134,15 @@ func (b *body) cause(err error) error {
 }
 
 func (b *body) Read(p []byte) (int, error) {
-	b.timer.Reset(b.stall)
+	// Only the time spent here counts: it is the sender's.
+	start := time.Now()
+	b.timer.Reset(b.left)
 	n, err := b.r.Read(p)
 	b.timer.Stop()
+	b.left -= time.Since(start)
+	if b.got += n; b.got >= stallBytes {
+		b.got, b.left = 0, b.stall
+	}
 	if err != nil {
 		err = b.cause(err)
 	}
@@ -131,14 +155,18 @@ func (b *body) Close() error {
 	return b.r.Close()
 }
 
-// fetchAll is fetch for answers of at most so many bytes.
+// fetchAll is fetch for answers of at most so many bytes, which have to come
+// soon.
 func fetchAll(ctx context.Context, rawURL string, o Options, most int64) ([]byte, error) {
+	late := fmt.Errorf("%w: no whole answer in %v", ErrStalled, replyStalls*o.stall)
+	ctx, cancel := context.WithTimeoutCause(ctx, replyStalls*o.stall, late)
+	defer cancel()
 	b, err := fetch(ctx, rawURL, o)
 	if err != nil {
 		return nil, err
 	}
 	defer b.Close()
-	defer context.AfterFunc(ctx, func() { b.cancel(ctx.Err()) })()
+	defer context.AfterFunc(ctx, func() { b.cancel(ending(ctx)) })()
 	data, err := io.ReadAll(io.LimitReader(b, most+1))
 	if err != nil {
 		return nil, bare(err)
@@ -149,17 +177,30 @@ func fetchAll(ctx context.Context, rawURL string, o Options, most int64) ([]byte
 	return data, nil
 }
 
+// ending is why ctx has ended: because of fetchAll, or as others end theirs.
+func ending(ctx context.Context) error {
+	if err := context.Cause(ctx); errors.Is(err, ErrStalled) {
+		return err
+	}
+	return ctx.Err()
+}
+
 func hasScheme(arg string) bool { return strings.Contains(arg, "://") }
 
-// cleanLabel is arg without what a URL may hold of credentials: user,
-// password, query and fragment.
-func cleanLabel(arg string) string {
+// Redact is the name of a source without what a URL may hold of credentials:
+// user, password, query and fragment.
+func Redact(arg string) string {
 	if !hasScheme(arg) {
 		return arg
 	}
+	return redactURL(arg)
+}
+
+// redactURL is Redact for what is meant to be a URL.
+func redactURL(arg string) string {
 	u, err := url.Parse(arg)
-	if err != nil {
-		scheme, _, _ := strings.Cut(arg, "://")
+	if err != nil || u.Host == "" && u.Scheme != "file" {
+		scheme, _, _ := strings.Cut(arg, ":")
 		return scheme + "://..."
 	}
 	return cleanURL(u)
@@ -172,13 +213,16 @@ func cleanURL(u *url.URL) string {
 
 // openURL opens an archive as it comes over http or https.
 func openURL(ctx context.Context, arg string, o Options) (Source, error) {
-	label := cleanLabel(arg)
+	label := Redact(arg)
 	u, err := url.Parse(arg)
 	if err != nil || u.Host == "" && u.Scheme != "file" {
 		return nil, fmt.Errorf("%s: not a proper URL", label)
 	}
 	if u.Scheme != "http" && u.Scheme != "https" {
 		return nil, fmt.Errorf("%s: only http and https URLs can be read", label)
+	}
+	if plainHTTP(u) && !o.AllowHTTP {
+		return nil, fmt.Errorf("%s: %w (use https, or --allow-http)", label, ErrPlainHTTP)
 	}
 	n := name{label: label, origin: label}
 	n.claim(path.Base(u.Path))

@@ -5,6 +5,7 @@ import (
 	"crypto/sha256"
 	"encoding/hex"
 	"errors"
+	"fmt"
 	"net"
 	"net/http"
 	"net/http/httptest"
@@ -208,5 +209,109 @@ func TestBareHidesURLs(t *testing.T) {
 	}
 	if msg := bare(errors.Join(err)).Error(); strings.Contains(msg, "hidden") {
 		t.Errorf("bare left %q", msg)
+	}
+}
+
+// Plain http is taken from this machine, or where somebody asked for it.
+func TestPlainHTTP(t *testing.T) {
+	archive := gz(makeTar(t, true, versionHdr()))
+	s := serve(t, func(w http.ResponseWriter, r *http.Request) { w.Write(archive) })
+	// A machine of another name, which is this one.
+	port := s.URL[strings.LastIndex(s.URL, ":"):]
+	there := &http.Transport{DialContext: func(ctx context.Context, network, _ string) (net.Conn, error) {
+		return new(net.Dialer).DialContext(ctx, network, strings.TrimPrefix(s.URL, "http://"))
+	}}
+	client := &http.Client{Transport: there}
+	for _, url := range []string{"http://elsewhere.example/x", "http://192.0.2.1/x", "http://localhost.example/x", "http://127.0.0.1.example/x"} {
+		err := walkURL(t, t.Context(), url, Options{Client: client})
+		wantError(t, err, ErrPlainHTTP)
+		if !strings.Contains(err.Error(), "--allow-http") {
+			t.Errorf("no way out in %q", err)
+		}
+		if err := walkURL(t, t.Context(), url, Options{Client: client, AllowHTTP: true}); err != nil {
+			t.Error(err)
+		}
+	}
+	for _, url := range []string{"http://localhost" + port + "/x", "http://[::1]/x", "http://127.9.9.9/x"} {
+		if err := walkURL(t, t.Context(), url, Options{Client: client}); err != nil {
+			t.Error(err)
+		}
+	}
+	// Nor does a redirect from here lead there.
+	here := serve(t, func(w http.ResponseWriter, r *http.Request) {
+		if r.Host == "elsewhere.example" {
+			w.Write(archive)
+			return
+		}
+		http.Redirect(w, r, "http://elsewhere.example/x", http.StatusFound)
+	})
+	there.DialContext = func(ctx context.Context, network, _ string) (net.Conn, error) {
+		return new(net.Dialer).DialContext(ctx, network, strings.TrimPrefix(here.URL, "http://"))
+	}
+	wantError(t, walkURL(t, t.Context(), here.URL+"/x", Options{Client: client}), ErrRedirect)
+}
+
+// A server that sends a byte now and then is one that has stalled.
+func TestDownloadDrips(t *testing.T) {
+	archive := gz(makeTar(t, true, versionHdr(), file("go/a", 100000)))
+	s := serve(t, func(w http.ResponseWriter, r *http.Request) {
+		for i := 0; ; i++ {
+			if _, err := w.Write(archive[i%len(archive):][:1]); err != nil {
+				return
+			}
+			w.(http.Flusher).Flush()
+			select {
+			case <-r.Context().Done():
+				return
+			case <-time.After(5 * time.Millisecond):
+			}
+		}
+	})
+	wantError(t, walkURL(t, t.Context(), s.URL+"/x", Options{stall: 600 * time.Millisecond}), ErrStalled)
+	// A list that comes quicker than that, and never ends.
+	o := Options{stall: 50 * time.Millisecond}.withDefaults()
+	endless := serve(t, func(w http.ResponseWriter, r *http.Request) {
+		for block := make([]byte, stallBytes); r.Context().Err() == nil; time.Sleep(20 * time.Millisecond) {
+			if _, err := w.Write(block); err != nil {
+				return
+			}
+			w.(http.Flusher).Flush()
+		}
+	})
+	_, err := fetchAll(t.Context(), endless.URL, o, 1<<40)
+	wantError(t, err, ErrStalled)
+	_, err = fetchAll(t.Context(), endless.URL, Options{}.withDefaults(), 100)
+	if err == nil || !strings.Contains(err.Error(), "longer than") {
+		t.Errorf("an answer that is too long gives %v", err)
+	}
+}
+
+// No password of a setting is in an error.
+func TestSecretsInSettings(t *testing.T) {
+	for _, goproxy := range []string{
+		"http://me:secret@127.0.0.1:1", "https:/me:secret@host/x", "me:secret@host:x", "ftp://me:secret@host", "https://me:secret@ho st/", "file://me:secret@host/x",
+		"https://me:secret@[::1", "https://me:secret@/", "me:secret@host/%zz", "http://127.0.0.1:1/?token=secret",
+	} {
+		env := map[string]string{"GOPROXY": goproxy, "GOENV": "off"}
+		o := Options{Getenv: func(key string) string { return env[key] }}
+		_, err := List(t.Context(), o)
+		if err == nil {
+			t.Errorf("GOPROXY=%s lists releases", goproxy)
+		}
+		notes := ""
+		o.Status = func(s string) { notes += s }
+		for _, version := range []string{"1.22.8", "1.22"} {
+			err = errors.Join(err, walkURL(t, t.Context(), version, o))
+		}
+		if _, serr := NewSumDB("sum.example", goproxy, o); serr != nil {
+			err = errors.Join(err, serr)
+		}
+		if db, serr := NewSumDB("sum.example", "", o); serr == nil {
+			_, serr = db.Read(t.Context(), "/latest")
+			err = errors.Join(err, serr)
+		}
+		if text := fmt.Sprint(err) + notes; strings.Contains(text, "secret") {
+			t.Errorf("GOPROXY=%s: %s", goproxy, text)
+		}
 	}
 }

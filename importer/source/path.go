@@ -12,7 +12,7 @@ import (
 const (
 	maxElement = 255      // bytes of one path element (NAME_MAX)
 	maxPath    = 4096     // bytes of a path or a link's target (PATH_MAX)
-	maxNames   = 64 << 20 // bytes of all names of a tree together
+	maxNames   = 16 << 20 // bytes of all names of a tree together; a release has 700 KB
 	maxWork    = 1 << 30  // bytes of names looked at to resolve a tree's links, about a second
 	maxHops    = 40       // links followed one after another, as the kernel does
 )

@@ -108,7 +108,7 @@ func parseProxies(value string) ([]proxy, error) {
 		if err != nil || u.Scheme != "https" && u.Scheme != "http" && u.Scheme != "file" ||
 			u.Scheme == "file" && (u.Host != "" && u.Host != "localhost" || u.Path == "") ||
 			u.Scheme != "file" && u.Host == "" {
-			return nil, fmt.Errorf("GOPROXY: %q is no proxy's URL", cleanLabel(item))
+			return nil, fmt.Errorf("GOPROXY: %q is no proxy's URL", redactURL(item))
 		}
 		list = append(list, proxy{u, anyError})
 	}

@@ -92,7 +92,7 @@ type Source interface {
 // Limits that Options leaves to their defaults.
 const (
 	DefaultMaxSize    = 4 << 30 // unpacked bytes
-	DefaultMaxEntries = 500_000
+	DefaultMaxEntries = 100_000 // six times what the largest release has
 )
 
 // Options say how a source is read. The zero value is ready to use.
@@ -106,8 +106,9 @@ type Options struct {
 	Client     *http.Client        // used for its transport and jar; if nil, one that honours $HTTPS_PROXY
 	Getenv     func(string) string // os.Getenv if nil
 	Status     func(string)        // takes one-line notes for the user, may be nil
+	AllowHTTP  bool                // take a plain http URL of another machine; what GOPROXY names needs no leave
 
-	stall  time.Duration // a download without a byte for as long fails
+	stall  time.Duration // a download that brings less than stallBytes in it fails
 	dlBase string        // where the Go project's own download list lies
 }
 
@@ -156,7 +157,7 @@ func Open(ctx context.Context, arg string, o Options) (Source, error) {
 	if o.SHA256 != "" {
 		o.SHA256 = strings.ToLower(o.SHA256)
 		if !isSHA256(o.SHA256) {
-			return nil, fmt.Errorf("%s: %q is no SHA-256 (64 hexadecimal digits)", cleanLabel(arg), o.SHA256)
+			return nil, fmt.Errorf("%s: %q is no SHA-256 (64 hexadecimal digits)", Redact(arg), o.SHA256)
 		}
 	}
 	switch {

@@ -317,7 +317,13 @@ func (s *stream) decoder(format string) (io.Reader, func(), error) {
 		if err != nil {
 			return nil, nil, s.readError("the zstd stream", err)
 		}
-		return zr, zr.Close, nil
+		return readerFunc(func(p []byte) (int, error) {
+			n, err := zr.Read(p)
+			if err != nil && s.whole() && !errors.Is(err, io.EOF) && !errors.Is(err, io.ErrUnexpectedEOF) {
+				err = fmt.Errorf("%w: %w", errFrame, err)
+			}
+			return n, err
+		}), zr.Close, nil
 	}
 	return s.in, func() {}, nil
 }
@@ -325,7 +331,16 @@ func (s *stream) decoder(format string) (io.Reader, func(), error) {
 // maxWindow is what zstd --long=27 needs, the most that zstd -d takes unasked.
 const maxWindow = 128 << 20
 
-var errTrailing = errors.New("something follows the gzip stream")
+var (
+	errTrailing = errors.New("something follows the gzip stream")
+	errFrame    = errors.New("bad frame") // not all errors of the decoder are exported
+)
+
+// whole says that the archive itself could be read so far, so that an error of
+// its decoder is about what it holds.
+func (s *stream) whole() bool {
+	return (s.ahead.err == nil || s.ahead.err == io.EOF) && s.ahead.ctx.Err() == nil
+}
 
 // oneMember is a gzip stream with nothing behind it. The gzip format allows
 // for several in a row; Go releases have one, and what follows it is
@@ -351,7 +366,7 @@ func (m *oneMember) Read(p []byte) (int, error) {
 // should be.
 func isFormatError(err error) bool {
 	for _, e := range []error{
-		gzip.ErrHeader, gzip.ErrChecksum, errTrailing,
+		gzip.ErrHeader, gzip.ErrChecksum, errTrailing, errFrame,
 		zstd.ErrMagicMismatch, zstd.ErrCRCMismatch, zstd.ErrReservedBlockType, zstd.ErrFrameSizeExceeded,
 		zstd.ErrFrameSizeMismatch, zstd.ErrUnknownDictionary, zstd.ErrUnexpectedBlockSize, zstd.ErrCompressedSizeTooBig,
 		zstd.ErrBlockTooSmall, zstd.ErrWindowSizeExceeded, zstd.ErrWindowSizeTooSmall, zstd.ErrDecoderSizeExceeded,

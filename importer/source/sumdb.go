@@ -41,7 +41,7 @@ func NewSumDB(name, address string, o Options) (*SumDB, error) {
 	d := &SumDB{name: name, direct: direct, o: o.withDefaults()}
 	if address != "" {
 		if d.address, err = url.Parse(address); err != nil || !web(d.address) && d.address.Scheme != "file" {
-			return nil, fmt.Errorf("GOSUMDB: %s is no database's URL", short(cleanLabel(address)))
+			return nil, fmt.Errorf("GOSUMDB: %s is no database's URL", short(redactURL(address)))
 		}
 	}
 	return d, nil

@@ -30,6 +30,8 @@ const (
 	// it takes once parsed (about six times that at worst). A release's has
 	// 2 MB.
 	maxDirectory = 16 << 20
+	// maxEmpty is how many bytes a deflate stream of nothing may have.
+	maxEmpty = 16
 )
 
 // zipSource is a release as a zip: the one published for Windows, or that of
@@ -145,6 +147,9 @@ func (s *zipSource) entry(f *zip.File, prefix string) error {
 		return tooLarge(s.label, s.o.MaxSize)
 	case f.Method == zip.Store && f.CompressedSize64 != f.UncompressedSize64:
 		return fail(s.label, ErrCorrupt, "entry %s has two sizes", short(f.Name))
+	case f.UncompressedSize64 == 0 && (f.CRC32 != 0 || f.CompressedSize64 > maxEmpty):
+		// Who has no use for empty files does not open them.
+		return fail(s.label, ErrCorrupt, "entry %s has no size but content", short(f.Name))
 	}
 	p, isDir := strings.CutSuffix(p, "/")
 	if p == "" && (isDir || f.Name == prefix) {
@@ -421,6 +426,9 @@ type budget struct {
 var errBudget = errors.New("budget spent")
 
 func (b *budget) ReadAt(p []byte, off int64) (int, error) {
+	if off < 0 { // by the offsets in the archive
+		return 0, zip.ErrFormat
+	}
 	if b.free {
 		return b.r.ReadAt(p, off)
 	}

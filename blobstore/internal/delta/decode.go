@@ -4,6 +4,7 @@ import (
 	"encoding/binary"
 	"errors"
 	"fmt"
+	"sort"
 	"sync"
 
 	"github.com/klauspost/compress/zstd"
@@ -20,8 +21,8 @@ var (
 )
 
 // Decode appends to dst the target of a patch that Encode made with the same bases. Every length
-// is checked before memory is taken for it: at most maxPlain bytes for the target and as many for
-// each of the six streams. The caller must still verify the target, since a patch carries no checksum.
+// is checked before memory is taken for it: at most maxPlain bytes for the target and twice as many
+// for the six streams together. The caller must still verify the target, since a patch carries no checksum.
 func Decode(dst, patch []byte, bases [][]byte, maxPlain int) ([]byte, error) {
 	r := reader{patch}
 	v, err := r.byte()
@@ -50,10 +51,12 @@ func Decode(dst, patch []byte, bases [][]byte, maxPlain int) ([]byte, error) {
 		return dst, fmt.Errorf("%w: %d bytes of bases, want %d", ErrBase, have, baseLen)
 	}
 	var streams [nStreams]reader
+	left := 2*plain + nStreams*slack
 	for i := range streams {
-		if streams[i].b, err = r.stream(plain + slack); err != nil {
+		if streams[i].b, err = r.stream(min(plain+slack, left)); err != nil {
 			return dst, fmt.Errorf("stream %d: %w", i, err)
 		}
+		left -= uint64(len(streams[i].b))
 	}
 	if len(r.b) != 0 {
 		return dst, fmt.Errorf("%w: bytes after the last stream", ErrCorrupt)
@@ -197,12 +200,11 @@ func (a *applier) fromBases(pos, n int) error {
 	if total := a.starts[len(a.bases)]; pos < 0 || pos > total || n > total-pos {
 		return fmt.Errorf("%w: copy of %d bytes from %d, beyond the bases", ErrCorrupt, n, pos)
 	}
-	for i, b := range a.bases {
-		if from := pos - a.starts[i]; from < len(b) && n > 0 {
-			k := min(n, len(b)-from)
-			a.out = append(a.out, b[from:from+k]...)
-			pos, n = pos+k, n-k
-		}
+	for i := sort.SearchInts(a.starts, pos+1) - 1; n > 0; i++ {
+		from := pos - a.starts[i]
+		k := min(n, len(a.bases[i])-from)
+		a.out = append(a.out, a.bases[i][from:from+k]...)
+		pos, n = pos+k, n-k
 	}
 	return nil
 }

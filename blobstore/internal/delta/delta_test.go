@@ -2,12 +2,14 @@ package delta
 
 import (
 	"bytes"
+	"encoding/binary"
 	"errors"
 	"io/fs"
 	"math/rand/v2"
 	"os"
 	"os/exec"
 	"path/filepath"
+	"runtime"
 	"strings"
 	"testing"
 
@@ -171,5 +173,28 @@ func BenchmarkDecode(b *testing.B) {
 		if _, err := Decode(out[:0], p, [][]byte{base}, len(target)); err != nil {
 			b.Fatal(err)
 		}
+	}
+}
+
+// Streams that claim, and make, more bytes than a target could need are not
+// unpacked.
+func TestStreamBomb(t *testing.T) {
+	const plain = 1 << 20
+	zeros := encoder(zstd.SpeedFastest).EncodeAll(make([]byte, plain), nil)
+	p := binary.AppendUvarint([]byte{version}, plain)
+	p = binary.AppendUvarint(p, 0)
+	for range nStreams {
+		p = binary.AppendUvarint(p, plain)
+		p = append(binary.AppendUvarint(p, uint64(len(zeros))<<1|1), zeros...)
+	}
+	var before, after runtime.MemStats
+	runtime.ReadMemStats(&before)
+	_, err := Decode(nil, p, nil, plain)
+	runtime.ReadMemStats(&after)
+	if !errors.Is(err, ErrCorrupt) {
+		t.Errorf("error %v", err)
+	}
+	if taken := after.TotalAlloc - before.TotalAlloc; taken > 3*plain {
+		t.Errorf("%d bytes of memory for a target of %d", taken, plain)
 	}
 }

@@ -15,7 +15,7 @@
 //	plain    length of the target
 //	bases    length of all bases together
 //	stream = length packed bytes
-//	length   of the stream's plain bytes, at most plain+16
+//	length   of the stream's plain bytes, at most plain+16; those of all, at most 2*plain+96
 //	packed   length of bytes*2; its lowest bit is set where bytes are a zstd frame
 //
 // The six streams hold, in this order,

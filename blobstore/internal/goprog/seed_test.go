@@ -5,7 +5,7 @@ import (
 	"debug/elf"
 	"testing"
 
-	"gofs/blobstore/internal/goprog/goprogtest"
+	"gofs/internal/goprogtest"
 )
 
 // seeds makes small programs that have something of everything the filter looks at.
