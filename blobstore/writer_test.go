@@ -67,7 +67,7 @@ func TestRoundTrip(t *testing.T) {
 		if d, err := v.Depth(t.Context(), Sum(changed)); err != nil || d != 1 {
 			t.Errorf("depth %d, %v", d, err)
 		}
-		if found := verify(t, v, dir, packs[0].Name); found != nil {
+		if found := verify(t, v, packs[0].Name); found != nil {
 			t.Errorf("damage: %v", found)
 		}
 		checkPlaced(t, packs[0], rs)

@@ -258,3 +258,19 @@ func TestRandomWork(t *testing.T) {
 		check(t, s, want)
 	}
 }
+
+// Whatever was under way when a process was killed is gone after a gc.
+func TestGCTemporaries(t *testing.T) {
+	s := newStore(t)
+	put(t, s, "1.22.0", goLike(10, "x"))
+	list := files(t, s)
+	for _, name := range []string{databaseFile, generationFile, formatFile} {
+		if err := os.WriteFile(filepath.Join(s.Dir(), name+newSuffix), []byte("x"), 0o644); err != nil {
+			t.Fatal(err)
+		}
+	}
+	collect(t, s, GCOptions{})
+	if now := files(t, s); !slices.Equal(now, list) {
+		t.Errorf("files %v, before %v", now, list)
+	}
+}
