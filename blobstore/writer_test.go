@@ -345,3 +345,25 @@ func TestListPacks(t *testing.T) {
 		}
 	}
 }
+
+// A gc may remove what is unfinished, if the writer has no right to write: the
+// writer says so.
+func TestSwept(t *testing.T) {
+	dir := t.TempDir()
+	w := newWriter(t, dir, WriterOptions{})
+	w.unnamed = namedFiles
+	add(t, w, group(noise(2, 1000)))
+	var temps []string
+	for len(temps) == 0 {
+		_, temps, _ = ListPacks(dir)
+	}
+	if err := os.Remove(filepath.Join(dir, temps[0])); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := w.Finish(); !errors.Is(err, ErrSwept) {
+		t.Errorf("error %v", err)
+	}
+	if got := files(t, dir); got != nil {
+		t.Errorf("files %v", got)
+	}
+}

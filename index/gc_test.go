@@ -274,3 +274,23 @@ func TestGCTemporaries(t *testing.T) {
 		t.Errorf("files %v, before %v", now, list)
 	}
 }
+
+// A verification that began before a gc calls nothing damaged that gc removes.
+func TestVerifyWhileCollecting(t *testing.T) {
+	s := newStore(t)
+	put(t, s, "1.22.0", goLike(50, "x"))
+	put(t, s, "1.22.1", goLike(50, "y"))
+	r, err := s.Verify(t.Context(), VerifyOptions{Total: func(int64) {
+		w := lock(t, s)
+		defer w.Close()
+		if err := w.Commit(Change{Remove: []string{"1.22.0"}}); err != nil {
+			t.Error(err)
+		}
+		if r, err := w.GC(t.Context(), GCOptions{}); err != nil || r.Rewritten != 1 {
+			t.Errorf("%+v, %v", r, err)
+		}
+	}})
+	if err != nil || !r.OK() || r.Packs != 2 {
+		t.Errorf("%+v, %v", r, err)
+	}
+}

@@ -163,15 +163,33 @@ func TestRebuildDescribed(t *testing.T) {
 		t.Fatal(err)
 	}
 	v := list[0]
-	v.H1, v.Provenance = "h1:AAAA", "sumdb example"
-	record, err := VersionRecord(&v)
-	if err != nil {
-		t.Fatal(err)
+	// One of which the ID of the later record is the lesser.
+	for i := 0; ; i++ {
+		v.H1 = fmt.Sprint("h1:", i)
+		var ids []string
+		for _, proof := range []string{"unverified", "sumdb example"} {
+			v.Provenance = proof
+			record, err := VersionRecord(&v)
+			if err != nil {
+				t.Fatal(err)
+			}
+			ids = append(ids, blobID(string(record)).String())
+		}
+		if ids[0] > ids[1] {
+			break
+		}
 	}
-	c := Change{Describe: []Version{v}, Packs: packOf(t, s, blobstore.Version, string(record))}
-	w := lock(t, s)
-	if err := errors.Join(w.Commit(c), w.Close()); err != nil {
-		t.Fatal(err)
+	for _, proof := range []string{"unverified", "sumdb example"} {
+		v.Provenance = proof
+		record, err := VersionRecord(&v)
+		if err != nil {
+			t.Fatal(err)
+		}
+		c := Change{Describe: []Version{v}, Packs: packOf(t, s, blobstore.Group{Kind: blobstore.Version}, string(record))}
+		w := lock(t, s)
+		if err := errors.Join(w.Commit(c), w.Close()); err != nil {
+			t.Fatal(err)
+		}
 	}
 	for _, lost := range [][]string{{databaseFile}, {databaseFile, generationFile}} {
 		for _, name := range lost {
@@ -210,15 +228,16 @@ func TestRebuildNotAnnounced(t *testing.T) {
 	check(t, s, want)
 }
 
-// packOf is a pack of one blob.
-func packOf(t testing.TB, s *Store, kind blobstore.Kind, data string) []blobstore.Pack {
+// packOf is a pack of one group, of one blob.
+func packOf(t testing.TB, s *Store, g blobstore.Group, data string) []blobstore.Pack {
 	t.Helper()
 	w, err := blobstore.NewWriter(s.PackDir(), blobstore.WriterOptions{})
 	if err != nil {
 		t.Fatal(err)
 	}
 	defer w.Abort()
-	if err := w.Add(t.Context(), blobstore.Group{Kind: kind, Blobs: []blobstore.Blob{{ID: blobID(data), Data: []byte(data)}}}); err != nil {
+	g.Blobs = []blobstore.Blob{{ID: blobID(data), Data: []byte(data)}}
+	if err := w.Add(t.Context(), g); err != nil {
 		t.Fatal(err)
 	}
 	packs, err := w.Finish()
@@ -226,6 +245,56 @@ func packOf(t testing.TB, s *Store, kind blobstore.Kind, data string) []blobstor
 		t.Fatal(err)
 	}
 	return packs
+}
+
+// Of two places of a blob, both deltas and bases of others, that is taken with
+// which all can be read.
+func TestRebuildPlaces(t *testing.T) {
+	s := newStore(t)
+	noise := make([]byte, 50_000)
+	_, _ = rand.NewChaCha8([32]byte{}).Read(noise)
+	x, y := string(noise)+"x", string(noise)+"y"
+	want := map[string]content{"1.22.0": {"x": x}, "1.22.1": {"y": y}}
+	put(t, s, "1.22.0", want["1.22.0"])
+	put(t, s, "1.22.1", want["1.22.1"])
+	packOf(t, s, blobstore.Group{Bases: []blobstore.Blob{{ID: blobID(x), Data: []byte(x)}}}, y)
+	packs := packOf(t, s, blobstore.Group{Bases: []blobstore.Blob{{ID: blobID(y), Data: []byte(y)}}, Depth: 1}, x)
+	if packs[0].Size > 10_000 {
+		t.Fatalf("%d bytes are no delta", packs[0].Size)
+	}
+	if err := os.Remove(filepath.Join(s.Dir(), databaseFile)); err != nil {
+		t.Fatal(err)
+	}
+	if r := rebuild(t, s); !r.OK() {
+		t.Errorf("%+v, %+v", r, r.Verify)
+	}
+	check(t, s, want)
+}
+
+// The records behind one whose head is damaged are found.
+func TestRebuildBehindDamage(t *testing.T) {
+	s := newStore(t)
+	put(t, s, "1.22.0", goLike(100, "x"))
+	packs, err := filepath.Glob(filepath.Join(s.PackDir(), "*.pack"))
+	if err != nil || len(packs) != 1 {
+		t.Fatal(packs, err)
+	}
+	if err := errors.Join(flip(packs[0], 16+20), os.Remove(filepath.Join(s.Dir(), databaseFile))); err != nil {
+		t.Fatal(err)
+	}
+	if r := rebuild(t, s); len(r.Versions) != 1 || r.OK() {
+		t.Errorf("%+v", r)
+	}
+	snap, view := open(t, s)
+	lost := 0
+	for _, data := range goLike(100, "x") {
+		if _, err := view.Blob(t.Context(), blobID(data)); err != nil {
+			lost++
+		}
+	}
+	if snap.Blobs() < 80 || lost == 0 || lost > 15 {
+		t.Errorf("%d blobs are there, %d are lost", snap.Blobs(), lost)
+	}
 }
 
 // What is wrong with a pack, a version record or a tree is never believed.
@@ -237,15 +306,15 @@ func TestRebuildHostile(t *testing.T) {
 		"", "{}", "null", "[", `{"name":"../../etc"}`, `{"name":"bin"}`, `{"name":"1.9"}`, `{"name":"1.9","tree":"zz"}`,
 		`{"name":"1.22.0","imported":"9999-01-01T00:00:00Z"}`, strings.Repeat(" ", maxRecord+1),
 	} {
-		packOf(t, s, blobstore.Version, record+" ")
+		packOf(t, s, blobstore.Group{Kind: blobstore.Version}, record+" ")
 	}
 	v := Version{Name: "1.23.0", Tree: blobID("no tree")}
 	record, err := VersionRecord(&v)
 	if err != nil {
 		t.Fatal(err)
 	}
-	packOf(t, s, blobstore.Version, string(record))
-	packOf(t, s, blobstore.Tree, "no tree")
+	packOf(t, s, blobstore.Group{Kind: blobstore.Version}, string(record))
+	packOf(t, s, blobstore.Group{Kind: blobstore.Tree}, "no tree")
 	for name, text := range map[string]string{"x.pack": "x", strings.Repeat("0", 64) + ".pack": "", strings.Repeat("1", 64) + ".pack": strings.Repeat("GOFR", 5000)} {
 		if err := os.WriteFile(filepath.Join(s.PackDir(), name), []byte(text), 0o644); err != nil {
 			t.Fatal(err)
