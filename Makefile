@@ -5,7 +5,7 @@ DEMO ?= /tmp/gofs-demo
 
 PREFIX ?= /usr/local
 
-.PHONY: build install install-systemd demo check packages vet test fuzz hostile bench bench-short clean
+.PHONY: build install install-systemd demo check packages vet test fuzz hostile crash fail kill soak bench bench-short clean
 
 build:
 	CGO_ENABLED=0 $(GO) build -o gofs ./cmd/gofs
@@ -38,12 +38,13 @@ vet:
 	$(GO) vet ./...
 	$(GO) run $(STATICCHECK) ./...
 
-# test runs everything with the race detector but what is all arithmetic or
-# whole releases, which it makes ten times slower and cannot see more in.
+# test runs everything with the race detector but what is all arithmetic,
+# whole releases or other processes, which it makes ten times slower and cannot
+# see more in.
 UNRACED = ^Test(Real|Rebase|Killed|Patch|Pending)
 test:
-	$(GO) test -race -short -skip '$(UNRACED)' -timeout 20m ./...
-	$(GO) test ./blobstore/internal/goprog ./index/compact
+	$(GO) test -race -short -skip '$(UNRACED)' -timeout 20m $$($(GO) list ./... | grep -v /internal/durable)
+	$(GO) test ./blobstore/internal/goprog ./index/compact ./internal/durable
 	$(GO) test -run '$(UNRACED)' ./importer/...
 
 # fuzz gives every fuzz target FUZZTIME.
@@ -54,6 +55,25 @@ fuzz:
 # check gives each store to verify, and every other one to one verb more.
 hostile:
 	$(GO) test -count 1 -v -run 'TestCorpus|TestHostile|TestStoreLinks' ./internal/hostile ./cmd/gofs
+
+# crash replays every prefix of what an import, a removal, gc, a compaction and
+# a rebuild of the index ask a disk for, with everything lost that may be:
+# see docs/RELIABILITY.md for this and the targets below.
+crash:
+	GOFS_CRASH=all $(GO) test -count=1 -v -timeout 2h -run '^TestCrash$$' ./internal/durable
+
+# fail has every operation of the same work fail, and a disk full in steps of 512 bytes.
+fail:
+	GOFS_FAIL=all GOFS_FULL_STEP=512 $(GO) test -count=1 -v -timeout 2h -run '^Test(FailingDisk|FullDisk)$$' ./internal/durable
+
+# kill kills the same work a thousand times.
+kill:
+	GOFS_KILL_POINTS=1000 $(GO) test -count=1 -v -timeout 2h -run '^TestKilled' ./internal/durable
+
+# soak lets eight processes write and four mounts read for SECONDS.
+SECONDS ?= 300
+soak:
+	GOFS_SOAK=$(SECONDS) $(GO) test -count=1 -v -timeout 2h -run '^TestSoak$$' ./internal/durable
 
 # bench measures gofs beside its peers and writes bench/report. It needs root,
 # an hour, 6 GB and a machine that does nothing else; go run ./bench -h has

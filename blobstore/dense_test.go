@@ -84,7 +84,7 @@ func TestPrograms(t *testing.T) {
 		if _, err := v.Program(t.Context(), Sum(tiny(2)[:n/3])); !errors.Is(err, ErrNotFound) {
 			t.Errorf("a part as program: %v", err)
 		}
-		if found := verify(t, v, dir, p.Name); found != nil {
+		if found := verify(t, v, p.Name); found != nil {
 			t.Errorf("found %+v", found)
 		}
 		v.Close()
@@ -242,7 +242,7 @@ func TestHostilePrograms(t *testing.T) {
 					t.Errorf("error %v, want one with %q", err, test.why)
 				}
 			}
-			if found := verify(t, v, dir, p.Name); found == nil {
+			if found := verify(t, v, p.Name); found == nil {
 				t.Error("not found by VerifyPack")
 			}
 		})
@@ -263,7 +263,7 @@ func TestWrongWhole(t *testing.T) {
 	if _, err := v.Blob(t.Context(), r.blobs[0].id); !errors.Is(err, ErrDamaged) {
 		t.Errorf("error %v", err)
 	}
-	if found := verify(t, v, dir, p.Name); len(found) != 1 || !slices.Equal(found[0].Blobs, []ID{r.blobs[0].id}) {
+	if found := verify(t, v, p.Name); len(found) != 1 || !slices.Equal(found[0].Blobs, []ID{r.blobs[0].id}) {
 		t.Errorf("found %+v", found)
 	}
 }

@@ -96,7 +96,7 @@ func FuzzPack(f *testing.F) {
 				t.Error("wrong bytes")
 			}
 		}
-		for _, d := range verify(t, v, dir, "p") {
+		for _, d := range verify(t, v, "p") {
 			if !cleanError(d.Err) {
 				t.Error(d.Err)
 			}

@@ -218,10 +218,16 @@ func records(t testing.TB, dir, name string) []*Record {
 }
 
 // verify returns what VerifyPack finds.
-func verify(t testing.TB, v *View, dir, name string) []Damage {
+func verify(t testing.TB, v *View, name string) []Damage {
 	t.Helper()
 	var found []Damage
-	err := v.VerifyPack(context.Background(), dir, name, func(d Damage) { found = append(found, d) }, func(int64) {})
+	var ref PackRef
+	for _, p := range v.packs {
+		if p.ref.Name == name {
+			ref = p.ref
+		}
+	}
+	err := v.VerifyPack(context.Background(), ref, func(d Damage) { found = append(found, d) }, func(int64) {})
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -160,8 +160,22 @@ func (p *PackReader) Records(content bool) iter.Seq2[*Record, error] {
 // PackReader reads one pack from front to back. It is for one goroutine.
 type PackReader struct {
 	f    *os.File
+	mine bool // to be closed
 	name string
 	size int64
+}
+
+// Pack returns a reader of a pack that the view has open, whatever has become
+// of its name since. The error is that of opening it.
+func (v *View) Pack(number uint32) (*PackReader, error) {
+	p := v.packs[number]
+	switch {
+	case p == nil:
+		return nil, fmt.Errorf("pack %d: %w", number, ErrNotFound)
+	case p.err != nil:
+		return nil, p.err
+	}
+	return &PackReader{f: p.f, name: p.ref.Name, size: p.ref.Size}, nil
 }
 
 // OpenPack opens a pack of dir, whether or not an index names it.
@@ -178,14 +192,19 @@ func OpenPack(dir, name string) (*PackReader, error) {
 		f.Close()
 		return nil, fmt.Errorf("pack %s: %w", name, err)
 	}
-	return &PackReader{f, name, st.Size()}, nil
+	return &PackReader{f, true, name, st.Size()}, nil
 }
 
 // Size is the length of the pack's file in bytes.
 func (p *PackReader) Size() int64 { return p.size }
 
-// Close closes the pack's file.
-func (p *PackReader) Close() error { return p.f.Close() }
+// Close closes the pack's file, unless it is a view's.
+func (p *PackReader) Close() error {
+	if !p.mine {
+		return nil
+	}
+	return p.f.Close()
+}
 
 // At reads the record at an offset of the pack.
 func (p *PackReader) At(off int64) (*Record, error) {
@@ -223,22 +242,18 @@ type Damage struct {
 // from whichever pack; bases come from the view.
 func (v *View) Decode(ctx context.Context, r *Record) (*Decoded, error) { return v.decode(ctx, r) }
 
-// VerifyPack decodes every record of a pack of dir and checks every blob,
-// with as many goroutines as there are processors. Bases come from the view,
-// which must not be older than the pack. It reports damage through
+// VerifyPack decodes every record of a pack of the view and checks every blob,
+// with as many goroutines as there are processors. It reports damage through
 // found, which is not called concurrently; read, which is, gets the bytes of
 // each record that was read. The error is the context's or that of the file
 // system, not damage.
-func (v *View) VerifyPack(ctx context.Context, dir, name string, found func(Damage), read func(int64)) error {
-	p, err := OpenPack(dir, name)
+func (v *View) VerifyPack(ctx context.Context, ref PackRef, found func(Damage), read func(int64)) error {
+	name := ref.Name
+	p, err := v.Pack(ref.Number)
 	if err != nil {
-		if isShortage(err) {
-			return err
-		}
 		found(Damage{Pack: name, Err: err})
 		return nil
 	}
-	defer p.Close()
 
 	g, ctx := errgroup.WithContext(ctx)
 	records := make(chan *Record)

@@ -79,7 +79,7 @@ func TestEveryByteFlipped(t *testing.T) {
 			}
 			v := openView(t, dir, refs, loc)
 			expectRight(t, v, blobs, what)
-			found := verify(t, v, dir, p.Name)
+			found := verify(t, v, p.Name)
 			if found == nil {
 				t.Errorf("%s: not found", what)
 			}
@@ -111,7 +111,7 @@ func TestEveryLength(t *testing.T) {
 			if broken := v.Broken(); size == p.Size && !errors.Is(broken[p.Name], ErrDamaged) {
 				t.Errorf("%d bytes: broken is %v", n, broken)
 			}
-			if found := verify(t, v, dir, p.Name); found == nil {
+			if found := verify(t, v, p.Name); found == nil {
 				t.Errorf("%d bytes: not found", n)
 			}
 			v.Close()
@@ -140,7 +140,7 @@ func TestMissingPack(t *testing.T) {
 	if v.Has(Sum(noise(1, 4000))) || !v.Has(Sum(noise(2, 4000))) || v.Has(Sum(nil)) {
 		t.Error("Has is wrong")
 	}
-	if found := verify(t, v, dir, packs[0].Name); len(found) != 1 {
+	if found := verify(t, v, packs[0].Name); len(found) != 1 {
 		t.Errorf("found %v", found)
 	}
 }
@@ -193,7 +193,7 @@ func TestWrongBlobInRecord(t *testing.T) {
 	if _, err := v.Blob(t.Context(), Sum([]byte("others"))); !errors.Is(err, ErrDamaged) {
 		t.Errorf("error %v", err)
 	}
-	found := verify(t, v, dir, p.Name)
+	found := verify(t, v, p.Name)
 	if len(found) != 1 || !slices.Equal(found[0].Blobs, []ID{Sum([]byte("others"))}) || found[0].Offset != packHeader {
 		t.Errorf("found %+v", found)
 	}
@@ -206,7 +206,7 @@ func TestStoredChecksum(t *testing.T) {
 	r.crc = 1
 	p := craft(t, dir, r)
 	refs, loc := number([]Pack{p}, 1)
-	found := verify(t, openView(t, dir, refs, loc), dir, p.Name)
+	found := verify(t, openView(t, dir, refs, loc), p.Name)
 	if len(found) != 1 || !errors.Is(found[0].Err, ErrDamaged) || found[0].Offset != packHeader {
 		t.Errorf("found %+v", found)
 	}
@@ -242,7 +242,7 @@ func TestHostileChains(t *testing.T) {
 			if _, err := v.Blob(t.Context(), last); !errors.Is(err, ErrDamaged) || !strings.Contains(err.Error(), test.why) {
 				t.Errorf("error %v, want one with %q", err, test.why)
 			}
-			if found := verify(t, v, dir, p.Name); found == nil {
+			if found := verify(t, v, p.Name); found == nil {
 				t.Error("not found by VerifyPack")
 			}
 		})
@@ -294,7 +294,7 @@ func TestDeepestChain(t *testing.T) {
 	if d, err := v.Depth(t.Context(), Sum(chainLink(MaxDepth))); err != nil || d != MaxDepth {
 		t.Errorf("depth %d, %v", d, err)
 	}
-	if found := verify(t, v, dir, packs[0].Name); found != nil {
+	if found := verify(t, v, packs[0].Name); found != nil {
 		t.Errorf("found %v", found)
 	}
 }
@@ -456,7 +456,7 @@ func TestVerifyCancelled(t *testing.T) {
 	refs, loc := number(packs, 1)
 	v := openView(t, dir, refs, loc)
 	ctx, cancel := context.WithCancel(t.Context())
-	err := v.VerifyPack(ctx, dir, packs[0].Name, func(d Damage) { t.Errorf("found %v", d) }, func(int64) { cancel() })
+	err := v.VerifyPack(ctx, refs[0], func(d Damage) { t.Errorf("found %v", d) }, func(int64) { cancel() })
 	if !errors.Is(err, context.Canceled) {
 		t.Errorf("error %v", err)
 	}

@@ -16,6 +16,10 @@ import (
 	"golang.org/x/sys/unix"
 )
 
+// ErrSwept is returned by a Writer whose pack a gc has taken for garbage: it was
+// used without the right to write to the store.
+var ErrSwept = errors.New("an unfinished pack was removed by a gc")
+
 // Suffix ends the file name of every pack.
 const Suffix = ".pack"
 
@@ -430,17 +434,7 @@ func (p *packFile) finish() (Pack, error) {
 
 func (p *packFile) link(name string) error {
 	if p.temp != "" {
-		if err := os.Chmod(p.temp, 0o644); err != nil {
-			return err
-		}
-		if _, err := os.Lstat(name); err == nil {
-			p.replaced = true
-		}
-		if err := os.Rename(p.temp, name); err != nil {
-			return err
-		}
-		p.temp = ""
-		return nil
+		return p.rename(name)
 	}
 	from := fmt.Sprintf("/proc/self/fd/%d", p.f.Fd())
 	err := unix.Linkat(unix.AT_FDCWD, from, unix.AT_FDCWD, name, unix.AT_SYMLINK_FOLLOW)
@@ -452,18 +446,42 @@ func (p *packFile) link(name string) error {
 	// it may have been damaged since, and the one at hand has not. The name is
 	// never without a pack, should an index have it after all.
 	p.replaced = true
-	temp := filepath.Join(p.dir, TempPrefix+filepath.Base(name))
+	temp := filepath.Join(p.dir, fmt.Sprintf("%s%d-%s", TempPrefix, os.Getpid(), filepath.Base(name)))
 	if err := os.Remove(temp); err != nil && !errors.Is(err, os.ErrNotExist) {
 		return err
 	}
 	if err := unix.Linkat(unix.AT_FDCWD, from, unix.AT_FDCWD, temp, unix.AT_SYMLINK_FOLLOW); err != nil {
 		return err
 	}
+	// A file whose last name was removed gets no other any more.
 	if err := os.Rename(temp, name); err != nil {
 		os.Remove(temp)
-		return err
+		return swept(err)
 	}
 	return nil
+}
+
+// rename gives a pack its name that has another one so far.
+func (p *packFile) rename(name string) error {
+	if err := os.Chmod(p.temp, 0o644); err != nil {
+		return swept(err)
+	}
+	if _, err := os.Lstat(name); err == nil {
+		p.replaced = true
+	}
+	if err := os.Rename(p.temp, name); err != nil {
+		return swept(err)
+	}
+	p.temp = ""
+	return nil
+}
+
+// swept tells that a name is gone from other errors.
+func swept(err error) error {
+	if errors.Is(err, os.ErrNotExist) {
+		return ErrSwept
+	}
+	return err
 }
 
 func (p *packFile) remove() {

@@ -67,7 +67,7 @@ func TestRoundTrip(t *testing.T) {
 		if d, err := v.Depth(t.Context(), Sum(changed)); err != nil || d != 1 {
 			t.Errorf("depth %d, %v", d, err)
 		}
-		if found := verify(t, v, dir, packs[0].Name); found != nil {
+		if found := verify(t, v, packs[0].Name); found != nil {
 			t.Errorf("damage: %v", found)
 		}
 		checkPlaced(t, packs[0], rs)
@@ -343,5 +343,27 @@ func TestListPacks(t *testing.T) {
 		if err := RemovePack(dir, p.Name); err != nil {
 			t.Error(err)
 		}
+	}
+}
+
+// A gc may remove what is unfinished, if the writer has no right to write: the
+// writer says so.
+func TestSwept(t *testing.T) {
+	dir := t.TempDir()
+	w := newWriter(t, dir, WriterOptions{})
+	w.unnamed = namedFiles
+	add(t, w, group(noise(2, 1000)))
+	var temps []string
+	for len(temps) == 0 {
+		_, temps, _ = ListPacks(dir)
+	}
+	if err := os.Remove(filepath.Join(dir, temps[0])); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := w.Finish(); !errors.Is(err, ErrSwept) {
+		t.Errorf("error %v", err)
+	}
+	if got := files(t, dir); got != nil {
+		t.Errorf("files %v", got)
 	}
 }

@@ -88,6 +88,7 @@ func Import(ctx context.Context, store *index.Store, src source.Source, o Option
 	if err != nil {
 		return nil, err
 	}
+	r.Version.Generation = snap.Generation + 1
 	old, err := existing(snap, &r.Version)
 	if err != nil {
 		return nil, fmt.Errorf("%s: %w", src.Label(), err)

@@ -99,7 +99,7 @@ func (r *Repair) find(ctx context.Context) error {
 		}
 	}
 	for _, ref := range r.snap.Packs {
-		err := r.view.VerifyPack(ctx, r.store.PackDir(), ref.Name, func(blobstore.Damage) { r.packs[ref.Number] = true }, func(int64) {})
+		err := r.view.VerifyPack(ctx, ref, func(blobstore.Damage) { r.packs[ref.Number] = true }, func(int64) {})
 		if err != nil {
 			return err
 		}
@@ -107,8 +107,9 @@ func (r *Repair) find(ctx context.Context) error {
 	return r.forgetUnused(ctx)
 }
 
-// forgetUnused leaves out what no version has. It need not be mended. Where
-// the tree of a version is damaged, all may be in use.
+// forgetUnused leaves out what no version has, which need not be mended, and
+// adds what the index knows no place of: it was made anew when a pack was lost.
+// Where the tree of a version is damaged, all may be in use.
 func (r *Repair) forgetUnused(ctx context.Context) error {
 	used := map[blobstore.ID]bool{}
 	for i := range r.snap.Versions {
@@ -121,6 +122,7 @@ func (r *Repair) forgetUnused(ctx context.Context) error {
 	}
 	for id := range r.kinds {
 		used[id] = true
+		r.miss(id)
 	}
 	for i := range r.snap.Versions {
 		v := &r.snap.Versions[i]
@@ -130,6 +132,7 @@ func (r *Repair) forgetUnused(ctx context.Context) error {
 		}
 		for _, b := range t.AllBlobs() {
 			used[b.ID] = true
+			r.miss(b.ID)
 		}
 	}
 	for id := range r.damaged {
@@ -139,6 +142,13 @@ func (r *Repair) forgetUnused(ctx context.Context) error {
 	}
 	r.used = used
 	return nil
+}
+
+// miss notes a blob that lies nowhere.
+func (r *Repair) miss(id blobstore.ID) {
+	if _, ok := r.snap.Locate(id); !ok {
+		r.damaged[id], r.lost[id] = blobstore.Location{}, true
+	}
 }
 
 // inOrder sorts blobs by where they lie.
@@ -152,7 +162,7 @@ func (r *Repair) inOrder(ids []blobstore.ID) []blobstore.ID {
 }
 
 // Sound tells whether there is nothing to repair.
-func (r *Repair) Sound() bool { return len(r.packs) == 0 }
+func (r *Repair) Sound() bool { return len(r.packs) == 0 && r.found == 0 }
 
 // Missing is how many blobs no source has mended so far.
 func (r *Repair) Missing() int { return len(r.damaged) }

@@ -347,3 +347,29 @@ func unreadableFiles(t *testing.T, s *index.Store, want map[string]map[string]st
 	}
 	return bad
 }
+
+// What a lost pack had comes back from other sources when the index was lost as
+// well.
+func TestRepairAfterRebuild(t *testing.T) {
+	for what, damage := range map[string]func(string) error{"half": truncate(0.5), "many bits": flipAt(0.2, 0.4, 0.6, 0.8), "a header": flipFirstHeader} {
+		s, sound, want := damagedStore(t, damage)
+		if err := os.Remove(filepath.Join(s.Dir(), "index.db")); err != nil {
+			t.Fatal(err)
+		}
+		r, err := s.Rebuild(t.Context(), index.LockOptions{NoWait: true}, index.VerifyOptions{})
+		if err != nil || r.OK() || len(r.Lost)+len(r.Versions) != 2 {
+			t.Errorf("%s: %+v, %v", what, r, err)
+		}
+		for name, f := range want {
+			imported(t, s, f, Options{})
+			t.Logf("%s: %s is there", what, name)
+		}
+		if res, left := repair(t, s, sound); res.Mended != res.Damaged || len(left) != 0 {
+			t.Errorf("%s: %+v, left %v", what, res, left)
+		}
+		for name, f := range want {
+			checkContents(t, s, name, f)
+		}
+		verified(t, s)
+	}
+}

@@ -46,23 +46,24 @@ func (s *Store) Lock(ctx context.Context, o LockOptions) (*Writer, error) {
 // refuses a database that has lost one.
 func (w *Writer) heal() error {
 	announced, gerr := w.store.Generation()
-	var committed uint64
+	text, terr := w.store.readAnnouncement()
+	var a *announcement
 	err := w.store.view(func(tx *bolt.Tx) (err error) {
 		if err = checkFormat(tx); err == nil {
-			committed, err = getNumber(tx, keyGeneration)
+			a, err = announcementOf(tx)
 		}
 		return err
 	})
 	switch {
 	case err != nil:
 		return err
-	case gerr == nil && announced > committed:
+	case gerr == nil && announced > a.generation:
 		// bbolt falls back to the commit before the last where the last one's
 		// meta page is damaged. What that does not know, gc would remove.
 		return fmt.Errorf("generation %d was announced and %s has %d; if an older one was put there on purpose, remove %s: %w",
-			announced, databaseFile, committed, w.store.GenerationFile(), ErrIndex)
-	case gerr != nil || announced < committed:
-		return w.store.writeGeneration(committed)
+			announced, databaseFile, a.generation, w.store.GenerationFile(), ErrIndex)
+	case terr != nil || text != a.text():
+		return w.store.announce(a)
 	}
 	return nil
 }
@@ -92,18 +93,21 @@ type Change struct {
 // takes that into account.
 func (w *Writer) Commit(c Change) error {
 	err := w.store.update(func(tx *bolt.Tx) error {
-		generation, err := c.apply(tx)
+		if _, err := c.apply(tx); err != nil {
+			return err
+		}
+		a, err := announcementOf(tx)
 		if err != nil {
 			return err
 		}
 		// Before the transaction is final, so that a full disk is found out.
-		return w.store.prepareGeneration(generation)
+		return w.store.prepare(a)
 	})
 	if err != nil {
 		os.Remove(w.store.GenerationFile() + newSuffix)
 		return fmt.Errorf("commit: %w", err)
 	}
-	if err := w.store.announce(); err != nil {
+	if err := w.store.publish(); err != nil {
 		return fmt.Errorf("the change is made, but mounts do not see it yet: %w", err)
 	}
 	return nil
@@ -228,16 +232,22 @@ func (c *Change) dropPacks(tx *bolt.Tx) error {
 
 func addVersion(tx *bolt.Tx, a *Addition) error {
 	v := &a.Version
+	for _, id := range a.needs() {
+		if tx.Bucket(bucketBlobs).Get(id[:]) == nil {
+			return fmt.Errorf("version %s: blob %s: %w", v.Name, id, blobstore.ErrNotFound)
+		}
+	}
+	return putVersion(tx, a)
+}
+
+// putVersion adds a version whether or not all its blobs are there.
+func putVersion(tx *bolt.Tx, a *Addition) error {
+	v := &a.Version
 	if err := CheckName(v.Name); err != nil {
 		return err
 	}
 	if tx.Bucket(bucketVersions).Get([]byte(v.Name)) != nil {
 		return fmt.Errorf("version %s %w", v.Name, ErrExists)
-	}
-	for _, id := range a.needs() {
-		if tx.Bucket(bucketBlobs).Get(id[:]) == nil {
-			return fmt.Errorf("version %s: blob %s: %w", v.Name, id, blobstore.ErrNotFound)
-		}
 	}
 	next, err := getNumber(tx, keyNode)
 	if err != nil {

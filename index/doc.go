@@ -7,7 +7,7 @@
 //
 //	format       "gofs store 1\n": the format number of all that follows
 //	index.db     the bbolt database described below
-//	generation   the generation of the last commit in decimal: what mounts watch
+//	generation   what the last commit has announced, see below: what mounts watch
 //	lock         locked (flock) by the one process that writes; holds its id and verb
 //	packs/       the pack files of package blobstore
 //
@@ -17,6 +17,31 @@
 // their packs, and open the database for the one transaction that publishes
 // them. What a crash leaves behind before that transaction is packs that no
 // index names, which gc removes.
+//
+// # The generation file
+//
+// It has a line for each of
+//
+//	the generation of the last commit, in decimal
+//	"node " and the next inode number
+//	"pack " and the next pack number
+//	"version ", name, and the ID of the version record, for each version by name
+//	"sum " and the CRC-32C of all before it, in eight hexadecimal digits
+//
+// and is renamed into place after each commit. It is not synced; whoever takes
+// the lock writes it again where it does not say what the database does.
+//
+// # If the database is lost
+//
+// The packs have the trees and the version records, and by their heads where
+// each blob lies. The generation file has what they do not say: which
+// versions had not been removed, and where numbers go on. [Store.Rebuild]
+// makes the database anew out of both. Inode and pack numbers go on behind all
+// that were ever given out, so whatever a kernel or a mount remembers by number
+// stays true: mounts see all versions replaced by new ones. A version of a
+// later commit than the one announced last is taken to be there. Where the
+// generation file is lost as well, removed versions come back, as far as gc has
+// left them, and numbers begin with the time.
 //
 // # The database, format 1
 //
@@ -62,6 +87,7 @@
 //
 // # Version records
 //
-// The JSON of each version is also stored as a blob of kind version beside
-// its tree, so that the index can be made anew from the packs.
+// The JSON of each version, without the root node, is also stored as a blob
+// of kind version beside its tree. A version that is described anew gets
+// another record; that its commit announced is the one that counts.
 package index

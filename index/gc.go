@@ -153,7 +153,7 @@ func (c *collection) used(pack uint32, r *blobstore.Record) []int {
 // eachRecord calls fn for every record of every pack that the index names.
 func (c *collection) eachRecord(ctx context.Context, fn func(blobstore.PackRef, *blobstore.Record)) error {
 	for _, ref := range c.snap.Packs {
-		p, err := blobstore.OpenPack(c.writer.store.PackDir(), ref.Name)
+		p, err := c.view.Pack(ref.Number)
 		if err != nil {
 			return err
 		}
@@ -162,12 +162,10 @@ func (c *collection) eachRecord(ctx context.Context, fn func(blobstore.PackRef, 
 				err = ctx.Err()
 			}
 			if err != nil {
-				p.Close()
 				return err
 			}
 			fn(ref, r)
 		}
-		p.Close()
 	}
 	return nil
 }
@@ -281,11 +279,10 @@ func (c *collection) removeDropped(numbers []uint32) error {
 // rewrite queues the records of a pack that are in use. One that is in use in
 // part is encoded anew, with the bases it had if a compaction made it.
 func (c *collection) rewrite(ctx context.Context, w *blobstore.Writer, ref blobstore.PackRef) error {
-	p, err := blobstore.OpenPack(c.writer.store.PackDir(), ref.Name)
+	p, err := c.view.Pack(ref.Number)
 	if err != nil {
 		return err
 	}
-	defer p.Close()
 	for r, err := range p.Records(true) {
 		if err != nil {
 			return err
@@ -351,7 +348,10 @@ func (c *collection) removeGarbage() error {
 	if err != nil {
 		return err
 	}
-	garbage := []string{filepath.Join(c.writer.store.dir, databaseFile+newSuffix)}
+	var garbage []string
+	for _, name := range []string{databaseFile, generationFile, formatFile} {
+		garbage = append(garbage, filepath.Join(c.writer.store.dir, name+newSuffix))
+	}
 	for _, name := range packs {
 		if !named[name] {
 			garbage = append(garbage, filepath.Join(dir, name+blobstore.Suffix))

@@ -258,3 +258,39 @@ func TestRandomWork(t *testing.T) {
 		check(t, s, want)
 	}
 }
+
+// Whatever was under way when a process was killed is gone after a gc.
+func TestGCTemporaries(t *testing.T) {
+	s := newStore(t)
+	put(t, s, "1.22.0", goLike(10, "x"))
+	list := files(t, s)
+	for _, name := range []string{databaseFile, generationFile, formatFile} {
+		if err := os.WriteFile(filepath.Join(s.Dir(), name+newSuffix), []byte("x"), 0o644); err != nil {
+			t.Fatal(err)
+		}
+	}
+	collect(t, s, GCOptions{})
+	if now := files(t, s); !slices.Equal(now, list) {
+		t.Errorf("files %v, before %v", now, list)
+	}
+}
+
+// A verification that began before a gc calls nothing damaged that gc removes.
+func TestVerifyWhileCollecting(t *testing.T) {
+	s := newStore(t)
+	put(t, s, "1.22.0", goLike(50, "x"))
+	put(t, s, "1.22.1", goLike(50, "y"))
+	r, err := s.Verify(t.Context(), VerifyOptions{Total: func(int64) {
+		w := lock(t, s)
+		defer w.Close()
+		if err := w.Commit(Change{Remove: []string{"1.22.0"}}); err != nil {
+			t.Error(err)
+		}
+		if r, err := w.GC(t.Context(), GCOptions{}); err != nil || r.Rewritten != 1 {
+			t.Errorf("%+v, %v", r, err)
+		}
+	}})
+	if err != nil || !r.OK() || r.Packs != 2 {
+		t.Errorf("%+v, %v", r, err)
+	}
+}

@@ -76,7 +76,7 @@ func addition(t testing.TB, s *Store, name string, c content) Change {
 		}
 	}
 	items := c.items()
-	v := Version{Name: name, Release: name, Platform: HostPlatform(), Time: 1_700_000_000 + int64(len(snap.Versions)), Imported: time.Unix(1_800_000_000, 0).UTC(), Source: "test"}
+	v := Version{Name: name, Release: name, Platform: HostPlatform(), Time: 1_700_000_000 + int64(len(snap.Versions)), Imported: time.Unix(1_800_000_000, 0).UTC(), Generation: snap.Generation + 1, Source: "test"}
 	var small blobstore.Group
 	mine := map[blobstore.ID]bool{}
 	for i, it := range items {

@@ -29,7 +29,7 @@ var (
 	// ErrNewer is returned for a store of a newer format than Format.
 	ErrNewer = errors.New("made by a newer gofs")
 	// ErrIndex is returned where the database cannot be read.
-	ErrIndex = errors.New("the index is damaged (gofs verify says what is left)")
+	ErrIndex = errors.New("the index is damaged (gofs repair --index makes it anew from the packs)")
 	// ErrLocked is returned where another process writes to the store and the
 	// caller does not want to wait.
 	ErrLocked = errors.New("another process is writing to the store")
@@ -102,7 +102,7 @@ func Create(ctx context.Context, dir string) (*Store, error) {
 		mode = 0o755
 	}
 	s = &Store{dir}
-	if err := os.MkdirAll(s.PackDir(), mode); err != nil {
+	if err := makeFolder(s.PackDir(), mode); err != nil {
 		return nil, fmt.Errorf("create store: %w", err)
 	}
 	l, err := s.flock(ctx, LockOptions{Verb: "create"})
@@ -138,14 +138,37 @@ func checkPlace(dir string) error {
 	return nil
 }
 
+// makeFolder makes a folder and those it is in, all of them durable.
+func makeFolder(dir string, mode fs.FileMode) error {
+	parent := filepath.Dir(dir)
+	if _, err := os.Stat(parent); errors.Is(err, fs.ErrNotExist) && parent != dir {
+		if err := makeFolder(parent, mode); err != nil {
+			return err
+		}
+	}
+	if err := os.Mkdir(dir, mode); err != nil && !errors.Is(err, fs.ErrExist) {
+		return err
+	}
+	// Of an earlier attempt, too, the name may not be durable. Where others
+	// made it, the folder that it is in may be theirs.
+	if err := blobstore.SyncDir(parent); err != nil && !errors.Is(err, fs.ErrPermission) {
+		return err
+	}
+	return nil
+}
+
 func (s *Store) initialize() error {
 	if err := s.createDatabase(); err != nil {
 		return err
 	}
-	if err := s.writeGeneration(1); err != nil {
+	if err := s.reannounce(); err != nil {
 		return err
 	}
-	// The format file comes last: what has none is no store yet.
+	// The format file comes last: what has none is no store yet. So the names
+	// of all others must be durable before it.
+	if err := blobstore.SyncDir(s.dir); err != nil {
+		return err
+	}
 	name := filepath.Join(s.dir, formatFile)
 	if err := s.write(formatFile+newSuffix, fmt.Appendf(nil, "%s%d\n", formatText, Format), true); err != nil {
 		return err
@@ -153,7 +176,22 @@ func (s *Store) initialize() error {
 	if err := os.Rename(name+newSuffix, name); err != nil {
 		return err
 	}
-	return errors.Join(blobstore.SyncDir(s.dir), blobstore.SyncDir(filepath.Dir(s.dir)))
+	return blobstore.SyncDir(s.dir)
+}
+
+// reannounce announces the commit that the database has.
+func (s *Store) reannounce() error {
+	var a *announcement
+	err := s.view(func(tx *bolt.Tx) (err error) {
+		if err = checkFormat(tx); err == nil {
+			a, err = announcementOf(tx)
+		}
+		return err
+	})
+	if err != nil {
+		return err
+	}
+	return s.announce(a)
 }
 
 // createDatabase makes the database unless it is there.
@@ -162,6 +200,13 @@ func (s *Store) createDatabase() error {
 	if _, err := os.Lstat(path); !errors.Is(err, fs.ErrNotExist) {
 		return err
 	}
+	return s.newDatabase(&announcement{generation: 1, node: firstNode, pack: 1}, func(*bolt.Tx) error { return nil })
+}
+
+// newDatabase puts a new database in place of the one there is, if any. It
+// begins with the numbers of a, and fill has the rest of it.
+func (s *Store) newDatabase(a *announcement, fill func(tx *bolt.Tx) error) error {
+	path := filepath.Join(s.dir, databaseFile)
 	if err := os.Remove(path + newSuffix); err != nil && !errors.Is(err, fs.ErrNotExist) {
 		return err
 	}
@@ -169,6 +214,7 @@ func (s *Store) createDatabase() error {
 	if err != nil {
 		return err
 	}
+	db.AllocSize = 1 << 20
 	err = db.Update(func(tx *bolt.Tx) error {
 		for _, b := range buckets {
 			if _, err := tx.CreateBucketIfNotExists(b); err != nil {
@@ -176,13 +222,21 @@ func (s *Store) createDatabase() error {
 			}
 		}
 		m := tx.Bucket(bucketMeta)
-		return errors.Join(m.Put(keyFormat, encodeNumber(Format)), m.Put(keyGeneration, encodeNumber(1)),
-			m.Put(keyNode, encodeNumber(firstNode)), m.Put(keyPack, encodeNumber(1)), putSums(tx))
+		err := errors.Join(m.Put(keyFormat, encodeNumber(Format)), m.Put(keyGeneration, encodeNumber(a.generation)),
+			m.Put(keyNode, encodeNumber(a.node)), m.Put(keyPack, encodeNumber(a.pack)))
+		if err == nil {
+			err = fill(tx)
+		}
+		return errors.Join(err, putSums(tx))
 	})
-	if err = errors.Join(err, db.Close()); err != nil {
+	if err = errors.Join(err, db.Close()); err == nil {
+		err = os.Rename(path+newSuffix, path)
+	}
+	if err != nil {
+		os.Remove(path + newSuffix)
 		return err
 	}
-	return os.Rename(path+newSuffix, path)
+	return blobstore.SyncDir(s.dir)
 }
 
 // Dir is the store's folder.
@@ -196,39 +250,6 @@ func (s *Store) Size() (int64, error) { return folderSize(s.dir) }
 
 // GenerationFile is the file that changes with every commit.
 func (s *Store) GenerationFile() string { return filepath.Join(s.dir, generationFile) }
-
-// Generation is the generation of the last commit that was announced. It
-// costs one small read.
-func (s *Store) Generation() (uint64, error) {
-	b, err := readSmall(s.dir, generationFile)
-	if err != nil {
-		return 0, err
-	}
-	n, err := strconv.ParseUint(strings.TrimSpace(b), 10, 64)
-	if err != nil {
-		return 0, fmt.Errorf("%s: %w", s.GenerationFile(), err)
-	}
-	return n, nil
-}
-
-// writeGeneration announces a generation. It is not synced: a mount that
-// missed it because the machine crashed is gone too.
-func (s *Store) writeGeneration(n uint64) error {
-	if err := s.prepareGeneration(n); err != nil {
-		return err
-	}
-	return s.announce()
-}
-
-// prepareGeneration takes the room that announce needs.
-func (s *Store) prepareGeneration(n uint64) error {
-	return s.write(generationFile+newSuffix, fmt.Appendf(nil, "%d\n", n), false)
-}
-
-// announce puts the generation in place that was prepared.
-func (s *Store) announce() error {
-	return os.Rename(s.GenerationFile()+newSuffix, s.GenerationFile())
-}
 
 // readSmall reads a file of a store that must be small.
 func readSmall(dir, name string) (string, error) {

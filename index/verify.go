@@ -122,12 +122,11 @@ func (v *verification) packs(ctx context.Context) error {
 	if v.opts.Total != nil {
 		v.opts.Total(total)
 	}
-	dir := v.snap.store.PackDir()
 	placed := map[blobstore.ID]blobstore.Location{}
 	broken := map[uint32]bool{} // not readable to the end, which is one damage
 	for _, ref := range v.snap.Packs {
 		v.r.Packs++
-		err := v.view.VerifyPack(ctx, dir, ref.Name, func(d blobstore.Damage) {
+		err := v.view.VerifyPack(ctx, ref, func(d blobstore.Damage) {
 			v.damage(d.Pack, d.Offset, d.Err)
 			broken[ref.Number] = broken[ref.Number] || d.Offset == 0
 			for _, id := range d.Blobs {
@@ -156,11 +155,10 @@ func (v *verification) packs(ctx context.Context) error {
 // place notes where the pack's own tables say its blobs lie, as far as they
 // can be read. What cannot has been reported already.
 func (v *verification) place(ref blobstore.PackRef, placed map[blobstore.ID]blobstore.Location) error {
-	p, err := blobstore.OpenPack(v.snap.store.PackDir(), ref.Name)
+	p, err := v.view.Pack(ref.Number)
 	if err != nil {
 		return nil
 	}
-	defer p.Close()
 	for r, err := range p.Records(false) {
 		if err != nil {
 			break

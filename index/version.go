@@ -29,7 +29,8 @@ type Version struct {
 	H1         string       `json:"h1,omitempty"`         // of the toolchain module its files make, as go.sum writes it
 	Provenance string       `json:"provenance,omitempty"` // what proved H1: "sumdb NAME", or "unverified"
 	Imported   time.Time    `json:"imported"`
-	Files      int          `json:"files"` // and symbolic links
+	Generation uint64       `json:"generation"` // of the commit that brought it
+	Files      int          `json:"files"`      // and symbolic links
 	Folders    int          `json:"folders"`
 	Bytes      int64        `json:"bytes"`               // of all files
 	New        int64        `json:"new"`                 // of these, bytes that no version before it had

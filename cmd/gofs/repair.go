@@ -1,6 +1,7 @@
 package main
 
 import (
+	"cmp"
 	"context"
 	"fmt"
 	"strings"
@@ -13,7 +14,7 @@ import (
 )
 
 func newRepairCmd(g *globals) *cobra.Command {
-	var asJSON, noWait bool
+	var asJSON, noWait, ofIndex bool
 	cmd := &cobra.Command{
 		Use:   "repair [SRC...]",
 		Short: "Mend damaged content from another source",
@@ -25,17 +26,27 @@ that are hit by their names.
 Only content with the SHA-256 of what is missing is taken, so a SRC need not be
 trusted. Packs that hold damage are written anew; what was stored as a difference
 to something damaged is then stored plainly, until gofs compact makes it small
-again. A store that is sound is left as it is. Repair needs the index to be
-whole.
+again. A store that is sound is left as it is.
+
+Repair needs the index to be whole. With --index it makes the index anew from
+the packs, unless it is whole. Mounts go on, and take the releases for new ones:
+their inode numbers are others. What it cannot bring back it names; gofs repair
+SRC and gofs import mend that.
 
 EXIT STATUS
   0  all is sound
   1  something could not be mended or looked at
   2  wrong usage`,
 		RunE: func(cmd *cobra.Command, args []string) error {
+			if ofIndex && len(args) > 0 {
+				return usagef("--index takes no SRC: it reads the packs only (see gofs repair --help)")
+			}
 			s, err := g.openStore()
 			if err != nil {
 				return err
+			}
+			if ofIndex {
+				return rebuildIndex(cmd, g, s, asJSON, noWait)
 			}
 			r, err := importer.NewRepair(cmd.Context(), s, g.lockOptions(cmd, noWait))
 			if err != nil {
@@ -66,9 +77,51 @@ EXIT STATUS
 			return nil
 		},
 	}
+	cmd.Flags().BoolVar(&ofIndex, "index", false, "make the index anew from the packs")
 	cmd.Flags().BoolVar(&noWait, "no-wait", false, "fail if another process writes to the store")
 	cmd.Flags().BoolVar(&asJSON, "json", false, "print JSON")
 	return cmd
+}
+
+// rebuildIndex makes the index anew and says what is there and what is not.
+func rebuildIndex(cmd *cobra.Command, g *globals, s *index.Store, asJSON, noWait bool) error {
+	b := g.newBar(cmd, -1, "verify")
+	r, err := s.Rebuild(cmd.Context(), g.lockOptions(cmd, noWait), index.VerifyOptions{Total: b.total, Progress: b.add})
+	b.clear()
+	if err != nil {
+		return err
+	}
+	if r.Verify != nil {
+		noteDamage(s, r.Verify)
+	}
+	if asJSON {
+		if err := printJSON(cmd, r); err != nil {
+			return err
+		}
+	} else {
+		printRebuild(cmd, g, r)
+	}
+	if !r.OK() {
+		return exitStatus(exitFailed)
+	}
+	return nil
+}
+
+func printRebuild(cmd *cobra.Command, g *globals, r *index.RebuildReport) {
+	out := cmd.OutOrStdout()
+	if r.Sound {
+		if !g.quiet {
+			fmt.Fprintln(out, "the index is whole, nothing to make anew")
+		}
+		return
+	}
+	for _, l := range r.Lost {
+		fmt.Fprintf(out, "lost: %s: %s (gofs import brings it back)\n", l.Version, l.Error)
+	}
+	if !g.quiet {
+		fmt.Fprintf(out, "index made anew from %d packs: %s\n", r.Verify.Packs, cmp.Or(strings.Join(r.Versions, ", "), "no versions"))
+	}
+	printVerify(cmd, g, r.Verify)
 }
 
 // mend tries one source after the other until nothing is missing. That one

@@ -79,7 +79,8 @@ func (w *diskWriter) dir(name string) string {
 
 // tempFile makes a file in dir that nobody else can open and that is gone
 // with its descriptor: O_TMPFILE, or where the file system lacks that a file
-// of mode 0600 removed at once.
+// of mode 0600 removed at once. Its name is one that gc knows as that of a
+// file under way, should the process be killed in between.
 func tempFile(dir string) (*os.File, error) {
 	if dir == "" {
 		dir = os.TempDir()
@@ -88,7 +89,7 @@ func tempFile(dir string) (*os.File, error) {
 	if err == nil {
 		return os.NewFile(uintptr(fd), dir+"/(unnamed)"), nil
 	}
-	f, err := os.CreateTemp(dir, ".gofs-*.zip")
+	f, err := os.CreateTemp(dir, "new-*.zip")
 	if err != nil {
 		return nil, err
 	}

@@ -154,6 +154,9 @@ func (c *compaction) round(ctx context.Context) (more bool, err error) {
 	r.total = left
 	r.progress(left)
 	packs, err := r.encode(ctx, work)
+	if errors.Is(err, blobstore.ErrSwept) {
+		return true, nil
+	}
 	if err != nil {
 		return false, err
 	}

@@ -366,3 +366,63 @@ func TestRandomWork(t *testing.T) {
 		}
 	}
 }
+
+// A store that was compacted comes back from its packs, also when the process
+// was killed before the packs that were replaced were removed.
+func TestRebuild(t *testing.T) {
+	for _, collected := range []bool{true, false} {
+		s, want := filled(t, "1.22.0", "1.22.1", "1.23.0")
+		before := treesOnly(t, s)
+		old := map[string][]byte{}
+		keep, err := filepath.Glob(filepath.Join(s.PackDir(), "*"))
+		if err != nil {
+			t.Fatal(err)
+		}
+		for _, name := range keep {
+			if old[name], err = os.ReadFile(name); err != nil {
+				t.Fatal(err)
+			}
+		}
+		run(t, s, Options{})
+		remove(t, s, "1.22.0")
+		delete(want, "1.22.0")
+		delete(before, "1.22.0")
+		if collected {
+			collect(t, s)
+		} else {
+			for name, b := range old {
+				if err := os.WriteFile(name, b, 0o644); err != nil {
+					t.Fatal(err)
+				}
+			}
+		}
+		if err := os.Remove(filepath.Join(s.Dir(), "index.db")); err != nil {
+			t.Fatal(err)
+		}
+		r, err := s.Rebuild(t.Context(), index.LockOptions{NoWait: true}, index.VerifyOptions{})
+		if err != nil || !r.OK() || r.Sound {
+			t.Errorf("%+v, %v", r, err)
+		}
+		check(t, s, want)
+		if now := treesOnly(t, s); !maps.Equal(now, before) {
+			t.Errorf("trees %v, before %v", now, before)
+		}
+		collect(t, s)
+		check(t, s, want)
+		run(t, s, Options{})
+		check(t, s, want)
+	}
+}
+
+func treesOnly(t testing.TB, s *index.Store) map[string]string {
+	t.Helper()
+	list, err := s.Versions()
+	if err != nil {
+		t.Fatal(err)
+	}
+	trees := map[string]string{}
+	for _, v := range list {
+		trees[v.Name] = v.Tree.String()
+	}
+	return trees
+}

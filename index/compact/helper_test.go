@@ -161,7 +161,7 @@ func put(t testing.TB, s *index.Store, name string, c content) {
 		t.Fatal(err)
 	}
 	defer out.Abort()
-	v := index.Version{Name: name, Release: name, Platform: "linux-amd64", Time: 1_700_000_000, Imported: time.Unix(1_800_000_000, 0).UTC(), Source: "test", Files: len(c)}
+	v := index.Version{Name: name, Release: name, Platform: "linux-amd64", Time: 1_700_000_000, Imported: time.Unix(1_800_000_000, 0).UTC(), Generation: snap.Generation + 1, Source: "test", Files: len(c)}
 	var items []index.Item
 	seen := map[blobstore.ID]bool{}
 	add := func(g blobstore.Group) {

@@ -137,11 +137,10 @@ func (r *round) use(t *index.Tree) {
 }
 
 func (r *round) scan(ctx context.Context, ref blobstore.PackRef) error {
-	p, err := blobstore.OpenPack(r.c.store.PackDir(), ref.Name)
+	p, err := r.view.Pack(ref.Number)
 	if err != nil {
 		return err
 	}
-	defer p.Close()
 	for rec, err := range p.Records(false) {
 		if err == nil {
 			err = ctx.Err()
