@@ -12,11 +12,15 @@ import (
 	"gofs/blobstore/internal/goprog"
 )
 
+// MaxChain bounds what is decoded for one record, in bytes: its own plain and
+// filtered bytes and those of all its bases, and their stored ones. A record
+// that needs more is not read.
+const MaxChain = 512 << 20
+
 // Bounds of the records that must be decoded for one: what a hostile store
 // can make a reader do. The deepest chains that compaction writes take 300 MB.
 const (
 	maxLinks = 1 << 12
-	maxChain = 512 << 20 // bytes
 
 	// maxRoom bounds what chains under way at the same time hold, in bytes;
 	// one that needs more is alone. Without it, 64 readers of different
@@ -155,7 +159,7 @@ func (c *chain) base(l *link, id ID, filtered bool) (base, error) {
 		return b, fmt.Errorf("its depth is %d: %w", b.header.depth, ErrDamaged)
 	case filtered && (!b.header.enc.filtered() || b.header.blobs[0].id != id):
 		return b, fmt.Errorf("it is no program: %w", ErrDamaged)
-	case len(c.links) > maxLinks || c.bytes > maxChain:
+	case len(c.links) > maxLinks || c.bytes > MaxChain:
 		return b, fmt.Errorf("a chain of %d records with %d bytes: %w", len(c.links), c.bytes, ErrDamaged)
 	case !known && b.header.enc.based():
 		return b, c.addBases(b.link)

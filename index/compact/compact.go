@@ -40,6 +40,8 @@ type Options struct {
 	// MaxChain bounds the plain bytes that a read of a small file decodes.
 	// Default 4 MiB.
 	MaxChain int64
+	// room is less than blobstore.MaxChain in tests.
+	room int64
 	// Rebase only makes anew what has bases that are of no version any more, so
 	// that these need not be kept.
 	Rebase bool
@@ -72,6 +74,9 @@ func (o *Options) defaults() {
 	}
 	if o.MaxDepth == 0 {
 		o.MaxDepth = DefaultMaxDepth
+	}
+	if o.room == 0 {
+		o.room = blobstore.MaxChain
 	}
 	if o.MaxChain == 0 {
 		o.MaxChain = 4 << 20

@@ -367,6 +367,34 @@ func TestRandomWork(t *testing.T) {
 	}
 }
 
+// No record is written that takes more to decode than a reader allows.
+func TestReadable(t *testing.T) {
+	most := func(room int64) (deepest int64) {
+		s, want := filled(t, "1.22.0", "1.22.1", "1.23.0", "1.24.0")
+		run(t, s, Options{MaxDepth: blobstore.MaxDepth, room: room})
+		check(t, s, want)
+		snap, view, err := s.OpenView(blobstore.NewCache(0))
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer view.Close()
+		r := &round{c: &compaction{store: s, trees: map[blobstore.ID]*index.Tree{}}, snap: snap, view: view}
+		if err := r.survey(t.Context()); err != nil {
+			t.Fatal(err)
+		}
+		for _, rec := range r.stored {
+			if rec.rec.Depth() > 0 {
+				deepest = max(deepest, (&encoder{round: r}).decodes([]blobstore.ID{rec.rec.Blobs()[0].ID}))
+			}
+		}
+		return deepest
+	}
+	all := most(0)
+	if few := most(all / 2); all == 0 || few > all/2 {
+		t.Errorf("a record takes %d bytes, allowed %d", few, all/2)
+	}
+}
+
 // A store that was compacted comes back from its packs, also when the process
 // was killed before the packs that were replaced were removed.
 func TestRebuild(t *testing.T) {

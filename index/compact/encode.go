@@ -39,6 +39,7 @@ type encoder struct {
 	relatives []*release
 	left      int64
 	pending   map[fileKey]*blobstore.Program
+	fresh     map[blobstore.ID]*blobstore.Record // of those in pending
 }
 
 // inOrder runs encode for each of n jobs on all workers, and writes what they
@@ -145,7 +146,7 @@ func rankOf(path string) int {
 
 // programs encodes the large files.
 func (e *encoder) programs(ctx context.Context) error {
-	e.pending = map[fileKey]*blobstore.Program{}
+	e.pending, e.fresh = map[fileKey]*blobstore.Program{}, map[blobstore.ID]*blobstore.Record{}
 	files := slices.Clone(e.work.large)
 	slices.SortStableFunc(files, func(a, b file) int {
 		if ra, rb := rankOf(a.path), rankOf(b.path); ra != rb {
@@ -162,6 +163,7 @@ func (e *encoder) programs(ctx context.Context) error {
 		}
 		if program != nil {
 			e.pending[fileOf(e.work.release.tree, f.entry)] = program
+			e.fresh[program.ID] = rec.Header()
 		}
 		if err := e.write(ctx, rec); err != nil {
 			return err
@@ -227,6 +229,9 @@ func (e *encoder) bases(ctx context.Context, f file, limit int) ([]*blobstore.Pr
 		if p == nil {
 			continue
 		}
+		if !e.readable(f, bases, p) {
+			continue
+		}
 		bases = append(bases, p)
 		if patch && o.head {
 			// Its own go and compile would be two more programs to decode, and have
@@ -243,12 +248,51 @@ func (e *encoder) bases(ctx context.Context, f file, limit int) ([]*blobstore.Pr
 		if err != nil {
 			return nil, err
 		}
-		if p != nil {
+		if p != nil && e.readable(f, bases, p) {
 			bases = append(bases, p)
 		}
 	}
 	return bases, nil
 }
+
+// readable says whether a program could be read that has one more base.
+func (e *encoder) readable(f file, bases []*blobstore.Program, more *blobstore.Program) bool {
+	ids := []blobstore.ID{more.ID}
+	for _, p := range bases {
+		ids = append(ids, p.ID)
+	}
+	return decodedFor(f.entry.Size)+e.decodes(ids) <= e.c.opts.room
+}
+
+// decodes is how many bytes are decoded for blobs, bases that several share
+// counted once, and what is not known exactly counted as the most it may be.
+func (e *encoder) decodes(ids []blobstore.ID) (total int64) {
+	seen := map[*blobstore.Record]bool{}
+	var add func(ids []blobstore.ID)
+	add = func(ids []blobstore.ID) {
+		for _, id := range ids {
+			rec := e.fresh[id]
+			if rec == nil {
+				s := e.at(id)
+				if s == nil {
+					continue
+				}
+				rec = s.rec
+			}
+			if !seen[rec] {
+				seen[rec] = true
+				total += decodedFor(rec.Plain())
+				add(rec.Bases())
+			}
+		}
+	}
+	add(ids)
+	return total
+}
+
+// decodedFor bounds what decoding a record takes besides its bases: plain,
+// filtered, where it is a program, and its header.
+func decodedFor(plain int64) int64 { return 2*plain + plain/4 + 64<<10 }
 
 // tools lists the paths of the compiler and the go command.
 func (r *release) tools() []string {
@@ -319,6 +363,13 @@ func (e *encoder) parts(ctx context.Context, f file, blobs []blobstore.Blob) (*b
 		if len(g.Bases) > 0 {
 			break
 		}
+	}
+	bases := make([]blobstore.ID, len(g.Bases))
+	for i, b := range g.Bases {
+		bases[i] = b.ID
+	}
+	if decodedFor(f.entry.Size)+e.decodes(bases) > e.c.opts.room {
+		g.Bases, g.Depth = nil, 0
 	}
 	return blobstore.EncodeGroup(e.c.opts.Effort, g)
 }
