@@ -38,12 +38,14 @@ vet:
 	$(GO) vet ./...
 	$(GO) run $(STATICCHECK) ./...
 
-# test runs everything with the race detector but what is all arithmetic,
-# whole releases or other processes, which it makes ten times slower and cannot
-# see more in.
+# test runs with the race detector what threads are in, and without it what is
+# arithmetic, whole releases or other processes, which it makes ten times slower
+# and cannot see more in.
 UNRACED = ^Test(Real|Rebase|Killed|Patch|Pending)
+RACED = $$($(GO) list ./... | grep -v -e /internal/durable -e /index/compact)
 test:
-	$(GO) test -race -short -skip '$(UNRACED)' -timeout 20m $$($(GO) list ./... | grep -v /internal/durable)
+	$(GO) test -race -short -skip '$(UNRACED)' -timeout 20m $(RACED)
+	$(GO) test -race -short -run '^Test(Meanwhile|RandomWork|Cancelled)$$' ./index/compact
 	$(GO) test ./blobstore/internal/goprog ./index/compact ./internal/durable
 	$(GO) test -run '$(UNRACED)' ./importer/...
 

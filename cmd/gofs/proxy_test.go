@@ -8,6 +8,7 @@ import (
 	"os/exec"
 	"path/filepath"
 	"strings"
+	"sync"
 	"testing"
 )
 
@@ -18,9 +19,12 @@ func TestHTTPProxy(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
+	var mu sync.Mutex // of asked: the server has goroutines of its own
 	var asked []string
 	proxy := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		mu.Lock()
 		asked = append(asked, r.Method+" "+r.URL.String()+" "+r.Header.Get("Proxy-Authorization"))
+		mu.Unlock()
 		if r.Method == http.MethodConnect {
 			w.WriteHeader(http.StatusForbidden)
 			return
@@ -44,9 +48,11 @@ func TestHTTPProxy(t *testing.T) {
 		t.Errorf("%v: %s", err, out)
 	}
 	basic := " Basic " + base64.StdEncoding.EncodeToString([]byte("me:secret"))
+	mu.Lock()
 	if len(asked) != 1 || asked[0] != "GET "+url+basic {
 		t.Errorf("the proxy was asked %q", asked)
 	}
+	mu.Unlock()
 	for _, bad := range []string{"http://me:secret@" + host, "http://me:secret@127.0.0.1:1", "me:secret@%zz"} {
 		if out, err := run(bad, "https://me:secret@releases.example/go1.22.8.linux-amd64.tar.gz?token=secret"); err == nil || strings.Count(out, "gofs: ") != 1 {
 			t.Errorf("%s: %v: %s", bad, err, out)
