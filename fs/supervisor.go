@@ -32,19 +32,20 @@ type Supervision struct {
 	// Crashes of the serving process within CrashTime are one too many. 0 stands
 	// for 5.
 	Crashes int
+	// GoneWait is how long the next process waits for one that dies to be gone.
+	// 0 stands for 50 ms, and 500 ms with a hot folder on disk, which has to be
+	// let go of. It may take until the next process serves: see showLife.
+	GoneWait time.Duration
 }
 
 const (
 	defaultCrashes = 5
 	// CrashTime is how long a crash counts.
-	CrashTime  = 10 * time.Second
-	crashPause = 50 * time.Millisecond // after a second crash in this time
-	partWait   = 2 * time.Second       // for a process to note what was read
-	// goneWait is how long a process that dies may take to be gone; with a hot
-	// folder on disk, which has to be let go of, hotGoneWait. It may take until
-	// the next process serves: see showLife.
-	goneWait    = 50 * time.Millisecond
-	hotGoneWait = 500 * time.Millisecond
+	CrashTime       = 10 * time.Second
+	crashPause      = 50 * time.Millisecond // after a second crash in this time
+	partWait        = 2 * time.Second       // for a process to note what was read
+	defaultGoneWait = 50 * time.Millisecond
+	hotGoneWait     = 500 * time.Millisecond
 )
 
 // ErrCrashes is returned where a mount was given up.
@@ -103,6 +104,13 @@ func Supervise(ctx context.Context, store *index.Store, dir string, o Options, h
 func newSupervisor(store *index.Store, dir string, o Options, how Supervision) *Supervisor {
 	if how.Crashes == 0 {
 		how.Crashes = defaultCrashes
+	}
+	switch {
+	case how.GoneWait != 0:
+	case o.Hot != nil && o.Hot.Dir != "":
+		how.GoneWait = hotGoneWait
+	default:
+		how.GoneWait = defaultGoneWait
 	}
 	if o.Log == nil {
 		o.Log = slog.New(slog.NewTextHandler(io.Discard, nil))
@@ -209,11 +217,7 @@ func (s *Supervisor) start() error {
 }
 
 func (s *Supervisor) newWorker(conn *net.UnixConn, life *os.File) *worker {
-	w := &worker{conn: conn, life: life, wait: goneWait, reports: make(chan report), ended: make(chan *os.ProcessState, 1)}
-	if s.o.Hot != nil && s.o.Hot.Dir != "" {
-		w.wait = hotGoneWait
-	}
-	return w
+	return &worker{conn: conn, life: life, wait: s.how.GoneWait, reports: make(chan report), ended: make(chan *os.ProcessState, 1)}
 }
 
 // listen passes on what the process says until it dies. What it said last

@@ -317,7 +317,7 @@ func TestChangeMeanwhile(t *testing.T) {
 func TestCrashLoop(t *testing.T) {
 	store := newStore(t)
 	add(t, store, "1.22.8", sample())
-	k := superviseStore(t, store, Supervision{})
+	k := superviseStore(t, store, Supervision{GoneWait: time.Minute})
 	pid := k.serving(0)
 	k.file(envCrash)
 	k.kill(pid)

@@ -13,6 +13,7 @@ import (
 	"path/filepath"
 	"strings"
 	"syscall"
+	"time"
 
 	"github.com/dustin/go-humanize"
 	"github.com/spf13/cobra"
@@ -39,6 +40,7 @@ type mountCmd struct {
 	readyFD  int
 	detached bool // from the terminal
 	crashes  int
+	goneWait time.Duration
 	worker   bool
 	resumeFD int
 	probe    bool
@@ -106,10 +108,11 @@ EXIT STATUS
 	f.BoolVar(&c.replace, "replace", false, "have the mount at DIR go on with this gofs")
 	f.IntVar(&c.readyFD, "ready-fd", 0, "write a line to this file descriptor once the mount answers")
 	f.IntVar(&c.crashes, "crashes", 0, "give a mount up after this many crashes in 10 seconds")
+	f.DurationVar(&c.goneWait, "gone-wait", 0, "wait this long for a process that dies to be gone")
 	f.BoolVar(&c.worker, "worker", false, "serve for a supervisor")
 	f.IntVar(&c.resumeFD, "resume-fd", 0, "go on as the supervisor of which this file descriptor tells")
 	f.BoolVar(&c.probe, "probe", false, "ask the mount whether it answers")
-	for _, name := range []string{"ready-fd", "crashes", "worker", "resume-fd", "probe"} {
+	for _, name := range []string{"ready-fd", "crashes", "gone-wait", "worker", "resume-fd", "probe"} {
 		_ = f.MarkHidden(name)
 	}
 	return cmd
@@ -267,6 +270,9 @@ func (c *mountCmd) args(hot *gofs.Hot) ([]string, error) {
 	}
 	if c.crashes != 0 {
 		args = append(args, fmt.Sprintf("--crashes=%d", c.crashes))
+	}
+	if c.goneWait != 0 {
+		args = append(args, fmt.Sprintf("--gone-wait=%v", c.goneWait))
 	}
 	return args, nil
 }

@@ -26,7 +26,7 @@ func (c *mountCmd) supervision(dir string, hot *gofs.Hot) (gofs.Supervision, err
 	return gofs.Supervision{
 		Worker:  append(args[:n:n], "--worker", "--", dir),
 		Resume:  append(args[:n:n], "--supervise", "--quiet", dir, "--resume-fd"),
-		Crashes: c.crashes,
+		Crashes: c.crashes, GoneWait: c.goneWait,
 	}, nil
 }
 
