@@ -72,13 +72,17 @@ type chain struct {
 
 // plan reads the headers of all that a record needs.
 func (v *View) plan(p *openPack, loc Location, h *header) (*chain, error) {
-	c := &chain{view: v, last: &link{pack: p, key: recordKey{loc.Pack, loc.Record}, header: h}}
+	c := &chain{view: v, last: newLink(p, loc, h, false)}
 	c.count(h)
 	if !h.enc.based() {
 		return c, nil
 	}
 	c.links = map[linkKey]*link{}
 	return c, c.addBases(c.last)
+}
+
+func newLink(p *openPack, loc Location, h *header, filtered bool) *link {
+	return &link{pack: p, key: recordKey{loc.Pack, loc.Record}, header: h, filtered: filtered, need: int64(h.plain) + int64(h.inner)}
 }
 
 func (c *chain) count(h *header) {
@@ -140,7 +144,7 @@ func (c *chain) base(l *link, id ID, filtered bool) (base, error) {
 	key := linkKey{recordKey{loc.Pack, loc.Record}, filtered}
 	b, known := base{c.links[key], id, loc}, true
 	if b.link == nil {
-		p, err := c.view.pack(loc)
+		p, err := c.view.pack(loc.Pack)
 		if err != nil {
 			return b, err
 		}
@@ -149,7 +153,7 @@ func (c *chain) base(l *link, id ID, filtered bool) (base, error) {
 			return b, err
 		}
 		known = false
-		b.link = &link{pack: p, key: key.recordKey, header: h, filtered: filtered, need: int64(h.plain) + int64(h.inner)}
+		b.link = newLink(p, loc, h, filtered)
 		c.links[key] = b.link
 		c.count(h)
 		c.bytes += int64(h.size())
@@ -167,12 +171,12 @@ func (c *chain) base(l *link, id ID, filtered bool) (base, error) {
 	return b, nil
 }
 
-// pack returns the pack of a location, if it can be read.
-func (v *View) pack(loc Location) (*openPack, error) {
-	p := v.packs[loc.Pack]
+// pack returns the pack with a number, if it can be read.
+func (v *View) pack(number uint32) (*openPack, error) {
+	p := v.packs[number]
 	switch {
 	case p == nil:
-		return nil, fmt.Errorf("pack number %d: %w", loc.Pack, ErrNotFound)
+		return nil, fmt.Errorf("pack number %d: %w", number, ErrNotFound)
 	case p.err != nil:
 		return nil, p.err
 	}
@@ -184,7 +188,7 @@ func (v *View) decoded(ctx context.Context, loc Location) (*Decoded, error) {
 	if d := v.cache.peek(recordKey{loc.Pack, loc.Record}); d != nil {
 		return d, nil
 	}
-	p, err := v.pack(loc)
+	p, err := v.pack(loc.Pack)
 	if err != nil {
 		return nil, err
 	}
@@ -211,10 +215,7 @@ func (c *chain) enter(ctx context.Context) (leave func(), err error) {
 	if c.bytes <= smallChain {
 		return func() {}, nil
 	}
-	n := min(c.bytes, maxRoom)
-	if c.last.need > 0 {
-		n = min(c.last.need, maxRoom)
-	}
+	n := min(c.last.need, maxRoom)
 	if c.huge {
 		n = maxRoom
 	}

@@ -81,7 +81,7 @@ func (v *View) header(id ID) (*header, error) {
 	if !ok {
 		return nil, fmt.Errorf("blob %s: %w", id, ErrNotFound)
 	}
-	p, err := v.pack(loc)
+	p, err := v.pack(loc.Pack)
 	if err != nil {
 		return nil, err
 	}

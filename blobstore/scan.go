@@ -168,12 +168,9 @@ type PackReader struct {
 // Pack returns a reader of a pack that the view has open, whatever has become
 // of its name since. The error is that of opening it.
 func (v *View) Pack(number uint32) (*PackReader, error) {
-	p := v.packs[number]
-	switch {
-	case p == nil:
-		return nil, fmt.Errorf("pack %d: %w", number, ErrNotFound)
-	case p.err != nil:
-		return nil, p.err
+	p, err := v.pack(number)
+	if err != nil {
+		return nil, err
 	}
 	return &PackReader{f: p.f, name: p.ref.Name, size: p.ref.Size}, nil
 }

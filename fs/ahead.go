@@ -1,7 +1,5 @@
 package fs
 
-import "context"
-
 // aheadFiles is how many large files are decoded ahead of a reader that takes
 // one after the other: the one it wants next, and one for another processor.
 const aheadFiles = 2
@@ -23,16 +21,8 @@ func (s *Server) decodeNext(n *inode) {
 		if next == nil || len(next.refs) < 2 || s.hot.takes(next) {
 			continue
 		}
-		left--
-		select {
-		case s.decoders <- struct{}{}:
-		default:
+		if left--; !s.decode(next.refs[0].ID) {
 			return
 		}
-		go func() {
-			defer func() { <-s.decoders }()
-			// The READ that wants it will meet the error.
-			_, _, _ = s.record(context.Background(), next.refs[0].ID)
-		}()
 	}
 }

@@ -70,17 +70,26 @@ func (s *Server) decodeAhead(refs []index.Ref, offset, size int64) {
 		}
 		size -= int64(ref.Length) - offset
 		offset = 0
-		select {
-		case s.decoders <- struct{}{}:
-		default:
+		if !s.decode(ref.ID) {
 			return
 		}
-		go func() {
-			defer func() { <-s.decoders }()
-			// The READ that wants it will meet the error.
-			_, _, _ = s.record(context.Background(), ref.ID)
-		}()
 	}
+}
+
+// decode has the record of a blob decoded in another goroutine, unless enough
+// are under way.
+func (s *Server) decode(id blobstore.ID) bool {
+	select {
+	case s.decoders <- struct{}{}:
+	default:
+		return false
+	}
+	go func() {
+		defer func() { <-s.decoders }()
+		// The READ that wants it will meet the error.
+		_, _, _ = s.record(context.Background(), id)
+	}()
+	return true
 }
 
 // slices adds to res the part of a file's bytes that lies in [offset,

@@ -111,12 +111,17 @@ func (s *Store) Generation() (uint64, error) {
 	if err != nil {
 		return 0, err
 	}
-	first, _, _ := strings.Cut(b, "\n")
-	n, err := strconv.ParseUint(first, 10, 64)
+	n, err := announcedGeneration(b)
 	if err != nil {
 		return 0, fmt.Errorf("%s: %w", s.GenerationFile(), err)
 	}
 	return n, nil
+}
+
+// announcedGeneration is what the first line of an announcement says.
+func announcedGeneration(text string) (uint64, error) {
+	first, _, _ := strings.Cut(text, "\n")
+	return strconv.ParseUint(first, 10, 64)
 }
 
 // announce tells of a commit. It is not synced: a mount that missed it because

@@ -45,8 +45,8 @@ func (s *Store) Lock(ctx context.Context, o LockOptions) (*Writer, error) {
 // heal announces a commit whose process was killed before it could, and
 // refuses a database that has lost one.
 func (w *Writer) heal() error {
-	announced, gerr := w.store.Generation()
 	text, terr := w.store.readAnnouncement()
+	announced, gerr := announcedGeneration(text)
 	var a *announcement
 	err := w.store.view(func(tx *bolt.Tx) (err error) {
 		if err = checkFormat(tx); err == nil {

@@ -94,7 +94,5 @@ func boundMemory(cache int64) {
 	if os.Getenv("GOGC") == "" {
 		debug.SetGCPercent(50)
 	}
-	if os.Getenv("GOMEMLIMIT") == "" {
-		debug.SetMemoryLimit(cache + 112<<20)
-	}
+	limitMemory(cache + 112<<20)
 }
