@@ -224,7 +224,7 @@ func (r *Repair) add(ctx context.Context, ids []blobstore.ID, read func(blobstor
 		if err != nil || blobstore.Sum(b) != id {
 			continue // it is not there, or damaged there too
 		}
-		if len(g.Blobs) == blobstore.MaxGroup || size+len(b) > groupSize || g.Kind != r.kinds[id] {
+		if len(g.Blobs) == blobstore.MaxGroup || size+len(b) > groupSize[index.ForBuild] || g.Kind != r.kinds[id] {
 			if err := flush(); err != nil {
 				return nil, err
 			}
