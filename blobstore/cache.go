@@ -25,6 +25,7 @@ type Cache struct {
 
 	stats CacheStats
 
+	buffers  buffers      // for records to come
 	filtered *Cache       // of programs, as bases of others
 	held     atomic.Int64 // size and sizeL, for who does not have mu
 }
@@ -50,9 +51,11 @@ type cacheEntry struct {
 }
 
 type flight struct {
-	done   chan struct{}
-	record *Decoded
-	err    error
+	done    chan struct{}
+	sharers int32 // who wait for it, besides the asker that decodes
+	keep    bool
+	record  *Decoded
+	err     error
 }
 
 // NewCache returns a cache that holds at most limit bytes of decoded records,
@@ -86,8 +89,12 @@ func (c *Cache) Stats() CacheStats {
 func (c *Cache) Clear() {
 	c.mu.Lock()
 	defer c.mu.Unlock()
+	for _, e := range c.entries {
+		e.Value.(*cacheEntry).record.Release()
+	}
 	clear(c.entries)
 	clear(c.parts)
+	c.buffers.clear()
 	c.recent.Init()
 	c.large.Init()
 	c.size, c.sizeL = 0, 0
@@ -131,6 +138,7 @@ func (c *Cache) holds(id ID) (*Decoded, int) {
 func (c *Cache) hit(e *list.Element) *Decoded {
 	c.stats.Hits++
 	r := e.Value.(*cacheEntry).record
+	r.refs.Add(1)
 	if r.cost() >= largeRecord {
 		c.large.MoveToFront(e)
 	} else {
@@ -140,8 +148,9 @@ func (c *Cache) hit(e *list.Element) *Decoded {
 }
 
 // get returns the record from memory or from load, which runs once for all
-// that ask meanwhile. Errors are not kept.
-func (c *Cache) get(key recordKey, load func() (*Decoded, error)) (*Decoded, error) {
+// that ask meanwhile. One that nobody asks to keep is not kept, unless it is a
+// program, which takes 100 ms to decode; errors never are.
+func (c *Cache) get(key recordKey, keep bool, load func() (*Decoded, error)) (*Decoded, error) {
 	c.mu.Lock()
 	if e, ok := c.entries[key]; ok {
 		defer c.mu.Unlock()
@@ -149,11 +158,13 @@ func (c *Cache) get(key recordKey, load func() (*Decoded, error)) (*Decoded, err
 	}
 	if f, ok := c.flights[key]; ok {
 		c.stats.Shared++
+		f.sharers++
+		f.keep = f.keep || keep
 		c.mu.Unlock()
 		<-f.done
 		return f.record, f.err
 	}
-	f := &flight{done: make(chan struct{})}
+	f := &flight{done: make(chan struct{}), keep: keep}
 	c.flights[key] = f
 	c.stats.Decodes++
 	c.mu.Unlock()
@@ -164,7 +175,10 @@ func (c *Cache) get(key recordKey, load func() (*Decoded, error)) (*Decoded, err
 		delete(c.flights, key)
 		if f.err == nil {
 			c.stats.DecodedBytes += uint64(len(f.record.Plain))
-			c.keep(key, f.record)
+			f.record.refs.Store(1 + f.sharers)
+			if f.keep || f.record.cost() >= largeRecord {
+				c.keep(key, f.record)
+			}
 		}
 		c.mu.Unlock()
 		close(f.done)
@@ -184,6 +198,7 @@ func (c *Cache) keep(key recordKey, r *Decoded) {
 	} else if r.cost() > c.limit/4 {
 		return
 	}
+	r.refs.Add(1)
 	e := kept.PushFront(&cacheEntry{key, r})
 	c.entries[key] = e
 	if r.whole {
@@ -215,6 +230,7 @@ func (c *Cache) trim(kept *list.List, size *int64, limit int64, least int) {
 			}
 		}
 		*size -= e.record.cost()
+		e.record.Release()
 	}
 }
 

@@ -25,7 +25,7 @@ func TestCacheShares(t *testing.T) {
 	var wg sync.WaitGroup
 	for range askers {
 		wg.Go(func() {
-			got, err := c.get(key, func() (*Decoded, error) {
+			got, err := c.get(key, true, func() (*Decoded, error) {
 				<-release
 				return want, nil
 			})
@@ -37,7 +37,7 @@ func TestCacheShares(t *testing.T) {
 	until(func() bool { return c.Stats().Shared == askers-1 })
 	close(release)
 	wg.Wait()
-	if _, err := c.get(key, nil); err != nil {
+	if _, err := c.get(key, true, nil); err != nil {
 		t.Error(err)
 	}
 	if st := c.Stats(); st.Decodes != 1 || st.Hits != 1 {
@@ -47,7 +47,7 @@ func TestCacheShares(t *testing.T) {
 
 func TestCacheLimit(t *testing.T) {
 	load := func(c *Cache, record int64, n int) (loaded bool) {
-		_, err := c.get(recordKey{1, record}, func() (*Decoded, error) {
+		_, err := c.get(recordKey{1, record}, true, func() (*Decoded, error) {
 			loaded = true
 			return decodedBytes(n), nil
 		})
@@ -87,10 +87,10 @@ func TestCacheKeepsNoErrors(t *testing.T) {
 	c := NewCache(1 << 20)
 	key := recordKey{1, 16}
 	bad := errors.New("bad")
-	if _, err := c.get(key, func() (*Decoded, error) { return nil, bad }); err != bad {
+	if _, err := c.get(key, true, func() (*Decoded, error) { return nil, bad }); err != bad {
 		t.Errorf("error %v", err)
 	}
-	if d, err := c.get(key, func() (*Decoded, error) { return decodedBytes(1), nil }); d == nil || err != nil {
+	if d, err := c.get(key, true, func() (*Decoded, error) { return decodedBytes(1), nil }); d == nil || err != nil {
 		t.Errorf("%v, %v", d, err)
 	}
 }
@@ -102,14 +102,14 @@ func TestCachePanic(t *testing.T) {
 	panicked := make(chan any)
 	go func() {
 		defer func() { panicked <- recover() }()
-		_, _ = c.get(key, func() (*Decoded, error) {
+		_, _ = c.get(key, true, func() (*Decoded, error) {
 			<-release
 			panic("a bug")
 		})
 	}()
 	until(func() bool { return c.Stats().Decodes == 1 })
 	go func() {
-		_, err := c.get(key, nil)
+		_, err := c.get(key, true, nil)
 		other <- err
 	}()
 	until(func() bool { return c.Stats().Shared == 1 })
@@ -120,7 +120,7 @@ func TestCachePanic(t *testing.T) {
 	if err := <-other; !errors.Is(err, ErrDamaged) {
 		t.Errorf("the other asker: %v", err)
 	}
-	if d, err := c.get(key, func() (*Decoded, error) { return decodedBytes(1), nil }); d == nil || err != nil {
+	if d, err := c.get(key, true, func() (*Decoded, error) { return decodedBytes(1), nil }); d == nil || err != nil {
 		t.Errorf("afterwards: %v, %v", d, err)
 	}
 }

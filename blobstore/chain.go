@@ -68,6 +68,7 @@ type chain struct {
 	links map[linkKey]*link
 	bytes int64 // that are decoded for it, its own included
 	huge  bool  // one of its records is a hugeRecord
+	once  bool  // last is not to be kept
 }
 
 // plan reads the headers of all that a record needs.
@@ -184,7 +185,7 @@ func (v *View) pack(number uint32) (*openPack, error) {
 }
 
 // decoded returns the decoded record at a location.
-func (v *View) decoded(ctx context.Context, loc Location) (*Decoded, error) {
+func (v *View) decoded(ctx context.Context, loc Location, keep bool) (*Decoded, error) {
 	if d := v.cache.peek(recordKey{loc.Pack, loc.Record}); d != nil {
 		return d, nil
 	}
@@ -207,6 +208,7 @@ func (v *View) decoded(ctx context.Context, loc Location) (*Decoded, error) {
 		return nil, err
 	}
 	defer leave()
+	c.once = !keep
 	return c.decode(ctx, c.last)
 }
 
@@ -241,7 +243,7 @@ func (c *chain) decode(ctx context.Context, l *link) (*Decoded, error) {
 		cache = cache.filtered
 	}
 	for {
-		d, err := cache.get(l.key, func() (*Decoded, error) { return c.load(ctx, l) })
+		d, err := cache.get(l.key, l != c.last || !c.once, func() (*Decoded, error) { return c.load(ctx, l) })
 		gaveUp := errors.Is(err, context.Canceled) || errors.Is(err, context.DeadlineExceeded)
 		if !gaveUp || ctx.Err() != nil {
 			l.decoded = d
@@ -292,7 +294,7 @@ func (c *chain) decodeRecord(ctx context.Context, r *Record, l *link) (*Decoded,
 		return nil, ctx.Err()
 	}
 	if !r.header.enc.filtered() {
-		return r.decode(c.view.dec, bases)
+		return r.decode(c.view.dec, bases, &c.view.cache.buffers)
 	}
 	filtered, err := unpack(c.view, r, bases)
 	if err != nil || l.filtered {

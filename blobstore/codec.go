@@ -99,8 +99,9 @@ func newDecoder(more ...zstd.DOption) (*zstd.Decoder, error) {
 	)...)
 }
 
-// decode returns the plain bytes of a record whose bases are given.
-func decode(dec *zstd.Decoder, h *header, stored []byte, bases [][]byte) ([]byte, error) {
+// decode returns the plain bytes of a record whose bases are given. A frame is
+// decoded into room where that is large enough.
+func decode(dec *zstd.Decoder, h *header, stored []byte, bases [][]byte, room []byte) ([]byte, error) {
 	switch h.enc {
 	case encRaw:
 		if h.plain != h.stored {
@@ -122,7 +123,11 @@ func decode(dec *zstd.Decoder, h *header, stored []byte, bases [][]byte) ([]byte
 		}
 		return plain, nil
 	}
-	plain, err := dec.DecodeAll(stored, make([]byte, 0, h.plain))
+	if cap(room) < int(h.plain) {
+		room = make([]byte, 0, h.plain)
+	}
+	// The capacity is the limit.
+	plain, err := dec.DecodeAll(stored, room[:0:h.plain])
 	if err != nil {
 		return nil, fmt.Errorf("%w: %w", err, ErrDamaged)
 	}

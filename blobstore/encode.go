@@ -194,7 +194,7 @@ func EncodeGroup(e Effort, g Group) (*Record, error) {
 		return nil, err
 	}
 	defer dec.Close()
-	back, err := decode(dec, h, stored, [][]byte{dict})
+	back, err := decode(dec, h, stored, [][]byte{dict}, nil)
 	if err == nil && !bytes.Equal(back, plain) {
 		err = ErrDamaged
 	}

@@ -127,7 +127,7 @@ func FuzzDecode(f *testing.F) {
 	}
 	f.Fuzz(func(t *testing.T, stored, dict []byte, plain uint32, enc uint8) {
 		h := &header{enc: []encoding{encRaw, encZstd, encDict, encDelta}[enc%4], plain: plain % (1 << 20), stored: uint32(len(stored))}
-		got, err := decode(dec, h, stored, [][]byte{dict})
+		got, err := decode(dec, h, stored, [][]byte{dict}, nil)
 		if err != nil && !cleanError(err) {
 			t.Fatal(err)
 		}

@@ -51,13 +51,26 @@ func readStored(buf []byte, r io.ReaderAt, off int64, h *header) (*Record, error
 	return &Record{off, h, stored}, nil
 }
 
-// decode returns the plain bytes.
-func (r *Record) decode(dec *zstd.Decoder, bases [][]byte) (*Decoded, error) {
-	plain, err := decode(dec, r.header, r.stored, bases)
+// decode returns the plain bytes, in memory from the buffers where it can be
+// given back to them.
+func (r *Record) decode(dec *zstd.Decoder, bases [][]byte, from *buffers) (*Decoded, error) {
+	h := r.header
+	if !h.enc.zstd() || h.plain > bufferStep*bufferClasses {
+		plain, err := decode(dec, h, r.stored, bases, nil)
+		if err != nil {
+			return nil, err
+		}
+		return r.decoded(plain), nil
+	}
+	room := from.get(int(h.plain))
+	plain, err := decode(dec, h, r.stored, bases, room)
 	if err != nil {
+		from.put(room)
 		return nil, err
 	}
-	return r.decoded(plain), nil
+	d := r.decoded(plain)
+	d.room, d.buffers = room, from
+	return d, nil
 }
 
 // decoded makes the record's blobs of its plain bytes. Those of a program are

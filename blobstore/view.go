@@ -135,6 +135,20 @@ type Decoded struct {
 	depth int
 	whole bool            // the first blob is all bytes, the others are its parts
 	sound []atomic.Uint32 // what is known of each blob
+
+	refs    atomic.Int32 // who may look at Plain
+	room    []byte       // that Plain lies in, and
+	buffers *buffers     // where that goes back to; nil: it is the garbage collector's
+}
+
+// Release says that the caller does not look at the bytes any more, so that
+// their memory can serve again. It is not owed: what nobody releases is
+// left to the garbage collector.
+func (d *Decoded) Release() {
+	if d.refs.Add(-1) == 0 && d.buffers != nil {
+		d.Plain = nil // who looks all the same must not find another record
+		d.buffers.put(d.room)
+	}
 }
 
 // What is known of a blob in a decoded record.
@@ -183,7 +197,9 @@ func (d *Decoded) find(id ID, offset uint32) int {
 }
 
 // cost is the memory that d takes, in bytes.
-func (d *Decoded) cost() int64 { return int64(cap(d.Plain)) + int64(len(d.Blobs))*52 + 200 }
+func (d *Decoded) cost() int64 {
+	return int64(max(cap(d.Plain), cap(d.room))) + int64(len(d.Blobs))*52 + 200
+}
 
 // Blob returns the bytes of a blob, which the caller must not change. The
 // error is ErrNotFound, ErrDamaged or one of the file system.
@@ -198,19 +214,33 @@ func (v *View) Blob(ctx context.Context, id ID) ([]byte, error) {
 // Record returns the decoded record that holds a blob, and the blob's place
 // in it. The blob itself is sound; others of the record need not be.
 func (v *View) Record(ctx context.Context, id ID) (*Decoded, int, error) {
+	return v.record(ctx, id, true)
+}
+
+// RecordOnce is Record for who needs all of the record now and none of it later:
+// it is not kept in the cache, unless it is large.
+func (v *View) RecordOnce(ctx context.Context, id ID) (*Decoded, int, error) {
+	return v.record(ctx, id, false)
+}
+
+func (v *View) record(ctx context.Context, id ID, keep bool) (*Decoded, int, error) {
 	loc, ok := v.loc.Locate(id)
 	if !ok {
 		return nil, 0, fmt.Errorf("blob %s: %w", id, ErrNotFound)
 	}
-	if d, i := v.cache.holds(id); d != nil && d.Blobs[i].Length == loc.Length && d.Sound(i) {
-		return d, i, nil
+	if d, i := v.cache.holds(id); d != nil {
+		if d.Blobs[i].Length == loc.Length && d.Sound(i) {
+			return d, i, nil
+		}
+		d.Release()
 	}
-	d, err := v.decoded(ctx, loc)
+	d, err := v.decoded(ctx, loc, keep)
 	if err != nil {
 		return nil, 0, fmt.Errorf("blob %s: %w", id, err)
 	}
 	i, err := d.at(id, loc)
 	if err != nil {
+		d.Release()
 		return nil, 0, err
 	}
 	return d, i, nil
