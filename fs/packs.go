@@ -64,26 +64,41 @@ func (s *Server) currentPacks() *packs {
 	}
 }
 
+// use is whether a record will be needed again.
+type use bool
+
+const (
+	again use = true
+	once  use = false // all that is needed of it goes to the kernel now
+)
+
+func (u use) record(ctx context.Context, v *blobstore.View, id blobstore.ID) (*blobstore.Decoded, int, error) {
+	if u == once {
+		return v.RecordOnce(ctx, id)
+	}
+	return v.Record(ctx, id)
+}
+
 // record returns the decoded record that holds a blob, and its place in it.
-func (s *Server) record(ctx context.Context, id blobstore.ID) (*blobstore.Decoded, int, error) {
+func (s *Server) record(ctx context.Context, id blobstore.ID, use use) (*blobstore.Decoded, int, error) {
 	p := s.currentPacks()
 	if p == nil {
 		return nil, 0, os.ErrClosed
 	}
-	d, i, err := p.view.Record(ctx, id)
+	d, i, err := use.record(ctx, p.view, id)
 	p.release()
 	if errors.Is(err, blobstore.ErrNotFound) {
-		d, i, err = s.retiredRecord(ctx, id, err)
+		d, i, err = s.retiredRecord(ctx, id, use, err)
 	}
 	return d, i, err
 }
 
 // retiredRecord looks for a blob in the packs of earlier epochs; err is what
 // the current ones said.
-func (s *Server) retiredRecord(ctx context.Context, id blobstore.ID, err error) (d *blobstore.Decoded, i int, _ error) {
+func (s *Server) retiredRecord(ctx context.Context, id blobstore.ID, use use, err error) (d *blobstore.Decoded, i int, _ error) {
 	for _, p := range s.acquireRetired() {
 		if errors.Is(err, blobstore.ErrNotFound) {
-			d, i, err = p.view.Record(ctx, id)
+			d, i, err = use.record(ctx, p.view, id)
 		}
 		p.release()
 	}

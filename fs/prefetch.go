@@ -1,7 +1,6 @@
 package fs
 
 import (
-	"slices"
 	"time"
 
 	"github.com/hanwen/go-fuse/v2/fuse"
@@ -42,8 +41,8 @@ func (n *inode) small() bool { return len(n.refs) == 1 && n.size <= prefetchFile
 // clock is a time for inode.cached: nanoseconds since the mount, never 0.
 func (s *Server) clock() int64 { return int64(time.Since(s.started)) | 1 }
 
-// prefetch pushes siblings of a file that was read into the page cache.
-func (s *Server) prefetch(n *inode) {
+// prefetch pushes siblings of a file that was read out of a record.
+func (s *Server) prefetch(n *inode, d *blobstore.Decoded) {
 	now := s.clock()
 	before := n.cached.Swap(now)
 	select {
@@ -56,27 +55,34 @@ func (s *Server) prefetch(n *inode) {
 	if k == nil || g == nil || int(at) >= len(g.inodes) || g.inodes[at] != n { // changed just now
 		return
 	}
-	p := pusher{Server: s, kernel: *k, tree: g, since: 1, budget: prefetchBytes}
+	p := pusher{Server: s, kernel: *k, tree: g, since: 1, budget: prefetchBytes, class: index.ClassOf(g.Entries[at].Name)}
 	if before != 0 && now-before > int64(lost) {
 		p.since = now - int64(lost)
 	}
-	f := &g.Folders[g.folderOf(at)]
+	folder := g.folderOf(at)
+	f := &g.Folders[folder]
 	end := f.First + f.N
 	if ahead := g.ahead.Load(); at >= ahead && at-ahead < sequential {
-		end = int32(len(g.Entries))
+		end, p.class = int32(len(g.Entries)), anyClass
+	} else if before == 0 && p.class == index.ForBuild {
+		s.follow(g, folder, d)
+		return
 	}
 	next := p.run(at+1, min(end, at+1+prefetchLook))
 	g.ahead.Store(next)
 	p.run(max(f.First, at-prefetchLook), at)
 }
 
+const anyClass = index.Classes
+
 // pusher pushes files of a tree into the page cache.
 type pusher struct {
 	*Server
 	kernel notifier
 	tree   *grown
-	since  int64 // the kernel has what was pushed since then
-	budget int64 // bytes
+	since  int64       // the kernel has what was pushed since then
+	budget int64       // bytes
+	class  index.Class // of the files to push; anyClass for all
 }
 
 // run pushes the entries from first up to end while the budget lasts, and
@@ -86,7 +92,7 @@ func (p *pusher) run(first, end int32) int32 {
 		if p.budget <= 0 {
 			return i
 		}
-		if n := p.tree.inodes[i]; n != nil {
+		if n := p.tree.inodes[i]; n != nil && (p.class == anyClass || p.class == index.ClassOf(p.tree.Entries[i].Name)) {
 			p.budget -= p.push(p.kernel, n, p.since)
 		}
 	}
@@ -96,21 +102,32 @@ func (p *pusher) run(first, end int32) int32 {
 // push gives the kernel a file that it knows and has not had since a time. It
 // returns the bytes given.
 func (s *Server) push(k notifier, n *inode, since int64) int64 {
-	if n.mode&unix.S_IFMT != unix.S_IFREG || n.size == 0 || !n.small() || n.lookups.Load() <= 0 {
-		return 0
-	}
-	if s.through != nil && s.hot.takes(n) { // the kernel will read it elsewhere
+	if !s.wants(n, since) {
 		return 0
 	}
 	before := n.cached.Load()
 	if before >= since || !n.cached.CompareAndSwap(before, s.clock()) {
 		return 0
 	}
-	b, err := s.blob(n.refs[0])
+	d, i, err := s.blobRecord(n.refs[0], again)
 	if err != nil {
 		n.cached.Store(0) // the reader gets the error
 		return 0
 	}
+	s.give(k, n, d.Bytes(i))
+	d.Release()
+	return n.size
+}
+
+// wants says whether a file is one to push to a kernel that has not had it
+// since a time.
+func (s *Server) wants(n *inode, since int64) bool {
+	return n.mode&unix.S_IFMT == unix.S_IFREG && n.size != 0 && n.small() && n.lookups.Load() > 0 && n.cached.Load() < since &&
+		!(s.through != nil && s.hot.takes(n)) // the kernel will read that elsewhere
+}
+
+// give pushes the bytes of a small file.
+func (s *Server) give(k notifier, n *inode, b []byte) {
 	switch k.InodeNotifyStoreCache(n.number, 0, b) {
 	case fuse.OK:
 		s.counters.stores.Add(1)
@@ -123,69 +140,4 @@ func (s *Server) push(k notifier, n *inode, since int64) int64 {
 		s.counters.storesFailed.Add(1)
 		n.cached.Store(0)
 	}
-	return n.size
-}
-
-// pushPiece is how much of a large file is pushed at once, in bytes.
-const pushPiece = 1 << 20
-
-// pushWhole pushes a file that has been read from and lies in one record, as
-// programs do in a compacted store. To decode such a record takes 100 ms and
-// more; with many programs read at a time, those in memory would drive each
-// other out between two READs of one.
-func (s *Server) pushWhole(n *inode, d *blobstore.Decoded, first int) {
-	k, now := s.kernel.Load(), s.clock()
-	before := n.cached.Load()
-	if k == nil || before != 0 && now-before < int64(lost) || !holds(d.Blobs, d.Sound, first, n.refs) || !n.cached.CompareAndSwap(before, now) {
-		return
-	}
-	b := d.Plain[d.Blobs[first].Offset:][:n.size]
-	for offset := int64(0); offset < n.size; offset += pushPiece {
-		switch (*k).InodeNotifyStoreCache(n.number, offset, b[offset:min(offset+pushPiece, n.size)]) {
-		case fuse.OK:
-			continue
-		case fuse.ENOENT:
-			s.counters.storesUnknown.Add(1)
-		default:
-			s.counters.storesFailed.Add(1)
-		}
-		n.cached.Store(0)
-		return
-	}
-	s.counters.stores.Add(1)
-	s.counters.storedBytes.Add(uint64(n.size))
-	if n.afterPushed() {
-		s.decodeNext(n)
-	}
-}
-
-// afterPushed says whether the file pushed whole before this one in its tree
-// is the large file before it in its folder: then somebody takes one after
-// the other, whose last READ of each never comes.
-func (n *inode) afterPushed() bool {
-	g, at := n.home.Load(), n.place.Load()
-	if g == nil || int(at) >= len(g.inodes) || g.inodes[at] != n { // changed just now
-		return false
-	}
-	before := g.pushed.Swap(at)
-	if before < g.Folders[g.folderOf(at)].First || before >= at {
-		return false
-	}
-	return !slices.ContainsFunc(g.inodes[before+1:at], func(n *inode) bool { return n != nil && len(n.refs) > 1 })
-}
-
-// holds says whether blobs lie in a record one behind the other from its blob
-// first on, and are sound.
-func holds(blobs []blobstore.Member, sound func(i int) bool, first int, refs []index.Ref) bool {
-	if first < 0 || len(refs) > len(blobs)-first {
-		return false
-	}
-	next := blobs[first].Offset
-	for i, m := range blobs[first : first+len(refs)] {
-		if !sound(first+i) || m.ID != refs[i].ID || m.Length != refs[i].Length || m.Offset != next {
-			return false
-		}
-		next += m.Length
-	}
-	return true
 }

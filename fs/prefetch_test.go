@@ -5,9 +5,14 @@ import (
 	"fmt"
 	"io"
 	"os"
+	"os/exec"
 	"path/filepath"
 	"slices"
+	"strings"
 	"testing"
+	"unsafe"
+
+	"golang.org/x/sys/unix"
 
 	"gofs/blobstore"
 	"gofs/index"
@@ -38,24 +43,33 @@ func TestPrefetch(t *testing.T) {
 		eventually(t, fmt.Sprint(n, " stores"), func() bool { return s.Stats().Prefetch.Stores == n })
 	}
 
-	// A reader in the middle of a tree gets the folder's other small files but
-	// not the next folder.
+	// A reader in the middle of a tree gets the folder's other small files of
+	// the same class but not those of a folder that nobody has listed.
 	names(t, filepath.Join(dir, "1.22.8/src/p"))
 	s.now.Load().releases[0].tree.Load().ahead.Store(1 << 20)
 	read("src/p/f07.go")
-	stores(79)
+	stores(39)
 	before := s.Stats()
 	for i := range 40 {
 		read(fmt.Sprintf("src/p/f%02d.go", i))
-		read(fmt.Sprintf("src/p/f%02d_test.go", i))
 	}
 	if got := since(s, before); got["read"] != 0 {
 		t.Errorf("after the prefetch: %v", got)
 	}
+	read("src/p/f07_test.go")
+	stores(39 + 39)
+	before = s.Stats()
+	for i := range 40 {
+		read(fmt.Sprintf("src/p/f%02d_test.go", i))
+	}
+	if got := since(s, before); got["read"] != 0 {
+		t.Errorf("after the prefetch of the tests: %v", got)
+	}
 
 	names(t, filepath.Join(dir, "1.22.8/src/q"))
+	s.now.Load().releases[0].tree.Load().ahead.Store(1 << 20)
 	read("src/q/g00.go")
-	stores(79 + 39)
+	stores(39 + 39 + 39)
 	before = s.Stats()
 	check(t, filepath.Join(dir, "1.22.8/src/q"), sub(want, "src/q/"))
 	if got := since(s, before); got["read"] != 0 {
@@ -72,11 +86,72 @@ func TestPrefetch(t *testing.T) {
 		t.Fatal(err)
 	}
 	read("src/q/g20.go")
-	stores(79 + 39 + 39)
+	stores(39 + 39 + 39 + 39)
 	// What the kernel does not know is not pushed.
 	read("src/r/h1.go")
-	if st := s.Stats().Prefetch; st.Stores != 79+39+39 || st.Unknown+st.Failed != 0 {
+	if st := s.Stats().Prefetch; st.Stores != 39+39+39+39 || st.Unknown+st.Failed != 0 {
 		t.Errorf("%+v", st)
+	}
+}
+
+// TestPushListed lists folders, as the go command does of all that it is to
+// build, and reads a file of one.
+func TestPushListed(t *testing.T) {
+	store := newStore(t)
+	want := files{}
+	for i := range 200 {
+		want[fmt.Sprintf("src/p%02d/f%d.go", i/10, i%10)] = file{data: pseudo(i, 3000+i), mode: 0o644}
+		want[fmt.Sprintf("src/p%02d/f%d_test.go", i/10, i%10)] = file{data: pseudo(1000+i, 3000+i), mode: 0o644}
+		want[fmt.Sprintf("src/p%02d/f%d_plan9.go", i/10, i%10)] = file{data: pseudo(2000+i, 3000+i), mode: 0o644}
+	}
+	add(t, store, "1.22.8", want)
+	s, dir := mount(t, store)
+	for i := range 15 {
+		names(t, filepath.Join(dir, fmt.Sprintf("1.22.8/src/p%02d", i)))
+	}
+	s.now.Load().releases[0].tree.Load().ahead.Store(1 << 20)
+	if _, err := os.ReadFile(filepath.Join(dir, "1.22.8/src/p07/f3.go")); err != nil {
+		t.Fatal(err)
+	}
+	eventually(t, "149 stores", func() bool { return s.Stats().Prefetch.Stores == 149 })
+	before := s.Stats()
+	for i := range 150 {
+		path := fmt.Sprintf("src/p%02d/f%d.go", i/10, i%10)
+		if b, err := os.ReadFile(filepath.Join(dir, "1.22.8", path)); err != nil || string(b) != want[path].data {
+			t.Errorf("%s: %d bytes, %v", path, len(b), err)
+		}
+	}
+	if got := since(s, before); got["read"] != 0 {
+		t.Errorf("read again: %v", got)
+	}
+	check(t, filepath.Join(dir, "1.22.8"), want)
+}
+
+// TestPushListedIsBounded reads one file after ls -R.
+func TestPushListedIsBounded(t *testing.T) {
+	store := newStore(t)
+	want := files{}
+	for i := range 200 {
+		want[fmt.Sprintf("src/p%02d/f%d.go", i/10, i%10)] = file{data: pseudo(i, 60_000), mode: 0o644}
+	}
+	add(t, store, "1.22.8", want)
+	s, dir := mount(t, store)
+	for i := range 20 {
+		names(t, filepath.Join(dir, fmt.Sprintf("1.22.8/src/p%02d", i)))
+	}
+	g := s.now.Load().releases[0].tree.Load()
+	g.ahead.Store(1 << 20)
+	if _, err := os.ReadFile(filepath.Join(dir, "1.22.8/src/p07/f3.go")); err != nil {
+		t.Fatal(err)
+	}
+	eventually(t, "what is permitted is pushed", func() bool {
+		g.listed.mu.Lock()
+		defer g.listed.mu.Unlock()
+		return !g.listed.running && s.Stats().Prefetch.Bytes >= followBytes
+	})
+	// The last record may hold more than is permitted.
+	if st := s.Stats().Prefetch; st.Bytes > followBytes+2*testGroup {
+		t.Errorf("%d bytes pushed for one READ", st.Bytes)
 	}
 }
 
@@ -143,6 +218,117 @@ func TestPushWhole(t *testing.T) {
 	}
 	if got := since(s, before); got["read"] != 0 {
 		t.Errorf("asked again: %v", got)
+	}
+}
+
+// run runs a copy of this program out of a mount. A shell does, since a Go
+// program that starts another may stand still until that has been read, and this
+// one serves the mount.
+func run(program string) ([]byte, error) {
+	return exec.Command("/bin/sh", "-c", `exec "$0" -test.run='^$'`, program).CombinedOutput()
+}
+
+// TestProgram runs a program. The kernel has all of it then.
+func TestProgram(t *testing.T) {
+	data, err := os.ReadFile("/proc/self/exe")
+	if err != nil {
+		t.Fatal(err)
+	}
+	store := newStore(t)
+	add(t, store, "1.22.8", files{"bin/go": {data: string(data), mode: 0o755}})
+	s, mnt := mount(t, store)
+	program := filepath.Join(mnt, "1.22.8/bin/go")
+	// Who only looks at it does not have it pushed.
+	f, err := os.Open(program)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if _, err := f.ReadAt(make([]byte, 1), int64(len(data)/2)); err != nil {
+		t.Fatal(err)
+	}
+	f.Close()
+	if n := s.Stats().Prefetch.Stores; n != 0 {
+		t.Errorf("%d pushed for who only looked", n)
+	}
+	if out, err := run(program); err != nil {
+		t.Fatalf("%v: %s", err, out)
+	}
+	eventually(t, "it is pushed", func() bool { return s.Stats().Prefetch.Stores == 1 })
+	if missing := notCached(t, program); missing != 0 {
+		t.Errorf("the kernel lacks %d pages", missing)
+	}
+	if b, err := os.ReadFile(program); err != nil || !bytes.Equal(b, data) {
+		t.Errorf("%d bytes, %v", len(b), err)
+	}
+}
+
+// notCached returns how many pages of a file the kernel would have to read.
+func notCached(t *testing.T, name string) (missing int) {
+	t.Helper()
+	f, err := os.Open(name)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer f.Close()
+	st, err := f.Stat()
+	if err != nil {
+		t.Fatal(err)
+	}
+	m, err := unix.Mmap(int(f.Fd()), 0, int(st.Size()), unix.PROT_READ, unix.MAP_SHARED)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer unix.Munmap(m)
+	pages := make([]byte, (len(m)+os.Getpagesize()-1)/os.Getpagesize())
+	if _, _, e := unix.Syscall(unix.SYS_MINCORE, uintptr(unsafe.Pointer(&m[0])), uintptr(len(m)), uintptr(unsafe.Pointer(&pages[0]))); e != 0 {
+		t.Fatal(e)
+	}
+	for _, p := range pages {
+		if p&1 == 0 {
+			missing++
+		}
+	}
+	return missing
+}
+
+// TestTools runs a go command that looks at folders. The compiler is decoded
+// then.
+func TestTools(t *testing.T) {
+	data, err := os.ReadFile("/proc/self/exe")
+	if err != nil {
+		t.Fatal(err)
+	}
+	tool := "pkg/tool/" + strings.ReplaceAll(index.HostPlatform(), "-", "_") + "/"
+	want := files{
+		"bin/go":         {data: string(data), mode: 0o755},
+		tool + "compile": {data: pseudo(1, 350_000), mode: 0o755},
+	}
+	for i := range toolsAfter {
+		want[fmt.Sprintf("src/p%d/p.go", i)] = file{data: pseudo(10+i, 10), mode: 0o644}
+	}
+	store := newStore(t)
+	add(t, store, "1.22.8", want)
+	s, dir := mount(t, store)
+	if out, err := run(filepath.Join(dir, "1.22.8/bin/go")); err != nil {
+		t.Fatalf("%v: %s", err, out)
+	}
+	g := s.now.Load().releases[0].tree.Load()
+	if left := g.toTools.Load(); left != toolsAfter {
+		t.Fatalf("%d folders to go", left)
+	}
+	for i := range toolsAfter {
+		names(t, filepath.Join(dir, fmt.Sprintf("1.22.8/src/p%d", i)))
+	}
+	if left := g.toTools.Load(); left != 0 {
+		t.Errorf("%d folders to go after all", left)
+	}
+	s.decodeTools(g, firstTools) // as a goroutine does by now
+	before := s.Stats().Cache.Decodes
+	if b, err := os.ReadFile(filepath.Join(dir, "1.22.8", tool+"compile")); err != nil || string(b) != want[tool+"compile"].data {
+		t.Errorf("compile: %d bytes, %v", len(b), err)
+	}
+	if n := s.Stats().Cache.Decodes - before; n != 0 {
+		t.Errorf("%d records of the compiler decoded when it was read", n)
 	}
 }
 

@@ -36,6 +36,9 @@ func (r *rawFS) Read(_ <-chan struct{}, in *fuse.ReadIn, buf []byte) (fuse.ReadR
 		}
 		r.hot.want(n)
 	}
+	if in.Flags&fmodeExec != 0 {
+		r.runs(n)
+	}
 	res := readResults.Get().(*readResult)
 	if err := r.slices(res, n, int64(in.Offset), int64(in.Size)); err != nil {
 		res.Done()
@@ -87,7 +90,9 @@ func (s *Server) decode(id blobstore.ID) bool {
 	go func() {
 		defer func() { <-s.decoders }()
 		// The READ that wants it will meet the error.
-		_, _, _ = s.record(context.Background(), id)
+		if d, _, err := s.record(context.Background(), id, again); err == nil {
+			d.Release()
+		}
 	}()
 	return true
 }
@@ -107,10 +112,11 @@ func (s *Server) slices(res *readResult, n *inode, offset, size int64) error {
 		if len(res.bytes) == 0 {
 			s.decodeAhead(n.refs[i+1:], 0, size-int64(ref.Length)+offset)
 		}
-		d, k, err := s.blobRecord(ref)
+		d, k, err := s.blobRecord(ref, again)
 		if err != nil {
 			return err
 		}
+		res.records = append(res.records, d)
 		if len(n.refs) > 1 && len(d.Plain) >= int(n.size) {
 			res.whole, res.first = d, k-i
 		}
@@ -126,24 +132,25 @@ func (s *Server) slices(res *readResult, n *inode, offset, size int64) error {
 	return nil
 }
 
-// blob returns the bytes of a blob, which nobody may change. Errors have been
-// reported.
+// blob returns the bytes of a blob, which nobody may change and which are the
+// garbage collector's to take back. Errors have been reported.
 func (s *Server) blob(ref index.Ref) ([]byte, error) {
-	d, i, err := s.blobRecord(ref)
+	d, i, err := s.blobRecord(ref, again)
 	if err != nil {
 		return nil, err
 	}
 	return d.Bytes(i), nil
 }
 
-// blobRecord returns the record that holds a blob, and its place in it.
-// Errors have been reported.
-func (s *Server) blobRecord(ref index.Ref) (*blobstore.Decoded, int, error) {
-	d, i, err := s.record(context.Background(), ref.ID)
+// blobRecord returns the record that holds a blob, and its place in it. Who
+// does not need the record any more may release it. Errors have been reported.
+func (s *Server) blobRecord(ref index.Ref, use use) (*blobstore.Decoded, int, error) {
+	d, i, err := s.record(context.Background(), ref.ID, use)
 	if err == nil {
 		if d.Blobs[i].Length == ref.Length {
 			return d, i, nil
 		}
+		d.Release()
 		err = fmt.Errorf("blob %s: not the length that the tree says: %w", ref.ID, blobstore.ErrDamaged)
 	}
 	s.reportFailure(ref.ID, err)
@@ -166,10 +173,11 @@ func (s *Server) reportFailure(id blobstore.ID, err error) {
 // writes what has a method Slices without joining it, and calls Done when the
 // kernel has it.
 type readResult struct {
-	bytes  [][]byte
-	size   int
-	server *Server // set where the read is to be followed by a prefetch
-	read   *inode
+	bytes   [][]byte
+	records []*blobstore.Decoded // that have them
+	size    int
+	server  *Server // set where the read is to be followed by a prefetch
+	read    *inode
 	// The record that may hold the whole file, and where its first blob is.
 	whole *blobstore.Decoded
 	first int
@@ -195,14 +203,18 @@ func (res *readResult) Bytes(buf []byte) ([]byte, fuse.Status) {
 // go of the pages that it locked for it.
 func (res *readResult) Done() {
 	s, n, whole, first := res.server, res.read, res.whole, res.first
-	clear(res.bytes) // they would keep records in memory
-	*res = readResult{bytes: res.bytes[:0]}
-	readResults.Put(res)
 	switch {
 	case n == nil:
 	case whole != nil:
 		s.pushWhole(n, whole, first)
 	default:
-		s.prefetch(n)
+		s.prefetch(n, res.records[0])
 	}
+	for _, d := range res.records {
+		d.Release()
+	}
+	clear(res.bytes) // they would keep records in memory
+	clear(res.records)
+	*res = readResult{bytes: res.bytes[:0], records: res.records[:0]}
+	readResults.Put(res)
 }

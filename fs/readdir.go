@@ -46,6 +46,9 @@ func (r *rawFS) readFolder(g *grown, folder int32, offset uint64, out *fuse.DirE
 		return
 	}
 	f := &g.Folders[folder]
+	if plus && offset == 0 {
+		defer r.list(g, folder)
+	}
 	for k := max(offset, 2) - 2; k < uint64(f.N); k++ {
 		i := f.First + int32(k)
 		e := fuse.DirEntry{Name: g.Entries[i].Name, Mode: kindMode(g.Entries[i].Kind), Ino: g.node(i), Off: k + firstCookie}

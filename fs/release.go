@@ -31,6 +31,11 @@ type grown struct {
 	inodes []*inode     // as Tree.Entries; nil for folders
 	ahead  atomic.Int32 // the entry at which the last prefetch stopped
 	pushed atomic.Int32 // the entry that was pushed whole last
+
+	listed   listed
+	toTools  atomic.Int32 // how many folders must be listed until the tools are decoded; 0: no go command runs
+	building atomic.Bool  // the first tools have been decoded, the last not yet
+	platform string       // as the folder of its tools is named
 }
 
 // node is the node id of entry i.
@@ -98,7 +103,7 @@ func (r *release) renew(snap *index.Snapshot) {
 
 // grow reads a tree and makes its inodes; r.mu is held.
 func (s *Server) grow(r *release) (*grown, error) {
-	d, i, err := s.record(context.Background(), r.version.Tree)
+	d, i, err := s.record(context.Background(), r.version.Tree, again)
 	if err != nil {
 		return nil, fmt.Errorf("tree of %s: %w", r.version.Name, err)
 	}
@@ -129,7 +134,10 @@ func (s *Server) grow(r *release) (*grown, error) {
 	if err != nil {
 		return nil, fmt.Errorf("tree of %s: %w", r.version.Name, err)
 	}
-	g := &grown{Tree: tree, root: r.version.RootNode, mtime: r.version.Time, inodes: inodes}
+	g := &grown{
+		Tree: tree, root: r.version.RootNode, mtime: r.version.Time, inodes: inodes,
+		platform: strings.ReplaceAll(r.version.Platform, "-", "_"),
+	}
 	r.tree.Store(g)
 	return g, nil
 }

@@ -1,0 +1,205 @@
+package fs
+
+import (
+	"slices"
+
+	"github.com/hanwen/go-fuse/v2/fuse"
+
+	"gofs/blobstore"
+	"gofs/index"
+)
+
+// fmodeExec is among ReadIn.Flags where a file was opened to run it
+// (__FMODE_EXEC of Linux's fs.h, which stays in the flags of the open file).
+const fmodeExec = 0x20
+
+// A program is read by page faults: here and there, each waiting for the one
+// before. So whoever runs one has all of it pushed into the page cache meanwhile,
+// which keeps a second processor busy: the first go version after a mount took
+// 109 ms and takes 60.
+
+// runs starts to push a program that was opened to run it.
+func (s *Server) runs(n *inode) {
+	now := s.clock()
+	before := n.cached.Load()
+	if n.small() || before != 0 && now-before < int64(lost) || s.hot.takes(n) || !n.cached.CompareAndSwap(before, now) {
+		return
+	}
+	if g := n.home.Load(); g != nil && g.isGo(n) {
+		g.toTools.Store(toolsAfter)
+	}
+	go s.pushProgram(n)
+}
+
+// pushProgram pushes a program, decoding what lies in several records one after
+// the other.
+func (s *Server) pushProgram(n *inode) {
+	p := pieces{n: n, buf: make([]byte, 0, pushPiece)}
+	for _, ref := range n.refs {
+		// A record that has the whole program is large, and so kept.
+		d, i, err := s.blobRecord(ref, once)
+		if err != nil { // the reader gets it
+			n.cached.Store(0)
+			return
+		}
+		ok := p.give(s, d.Bytes(i))
+		d.Release()
+		if !ok {
+			return
+		}
+	}
+	s.counters.stores.Add(1)
+	s.counters.storedBytes.Add(uint64(n.size))
+}
+
+// pieces pushes a file that comes blob by blob. The kernel counts a page that
+// it is given in part for nothing, so blobs are joined to pieces of whole pages.
+type pieces struct {
+	n      *inode
+	offset int64
+	buf    []byte
+}
+
+func (p *pieces) give(s *Server, b []byte) bool {
+	for len(b) > 0 {
+		k := min(len(b), pushPiece-len(p.buf))
+		p.buf, b = append(p.buf, b[:k]...), b[k:]
+		if len(p.buf) < pushPiece && p.offset+int64(len(p.buf)) < p.n.size {
+			return true
+		}
+		if !s.givePiece(p.n, p.offset, p.buf) {
+			return false
+		}
+		p.offset, p.buf = p.offset+int64(len(p.buf)), p.buf[:0]
+	}
+	return true
+}
+
+// givePiece pushes a part of a large file.
+func (s *Server) givePiece(n *inode, offset int64, b []byte) bool {
+	k := s.kernel.Load()
+	if k == nil {
+		return false
+	}
+	switch (*k).InodeNotifyStoreCache(n.number, offset, b) {
+	case fuse.OK:
+		return true
+	case fuse.ENOENT:
+		s.counters.storesUnknown.Add(1)
+	default:
+		s.counters.storesFailed.Add(1)
+	}
+	n.cached.Store(0)
+	return false
+}
+
+// A go command that has listed some folders is about to build, and first asks
+// the compiler and the assembler for their versions. It looks at folders for 100
+// ms and more before, in which a processor is idle: they are decoded then. It
+// runs the linker when it has read all sources.
+const toolsAfter = 8
+
+var (
+	firstTools = []string{"compile", "asm"}
+	lastTools  = []string{"link"}
+)
+
+// isGo says whether a file is the go command of the release.
+func (g *grown) isGo(n *inode) bool {
+	at, ok := g.find("bin", "go")
+	return ok && g.inodes[at] == n
+}
+
+// find returns the entry with a path.
+func (g *grown) find(path ...string) (i int32, ok bool) {
+	folder := int32(0)
+	for k, name := range path {
+		if i, ok = g.lookup(folder, name); !ok {
+			return 0, false
+		}
+		e := &g.Entries[i]
+		if isFolder := e.Kind == index.Folder; isFolder != (k < len(path)-1) {
+			return 0, false
+		}
+		folder = e.Folder
+	}
+	return i, true
+}
+
+// decodeTools decodes programs that a build is about to run. The kernel does
+// not know them yet, so they cannot be pushed.
+func (s *Server) decodeTools(g *grown, names []string) {
+	for _, name := range names {
+		i, ok := g.find("pkg", "tool", g.platform, name)
+		if !ok || g.inodes[i].cached.Load() != 0 || s.hot.takes(g.inodes[i]) {
+			continue
+		}
+		for _, ref := range g.inodes[i].refs {
+			if s.kernel.Load() == nil {
+				return
+			}
+			d, _, err := s.blobRecord(ref, again)
+			if err != nil {
+				return
+			}
+			d.Release()
+		}
+	}
+}
+
+// pushPiece is how much of a large file is pushed at once, in bytes.
+const pushPiece = 1 << 20
+
+// pushWhole pushes a file that has been read from and lies in one record, as
+// programs do in a compacted store. To decode such a record takes 100 ms and
+// more; with many programs read at a time, those in memory would drive each
+// other out between two READs of one.
+func (s *Server) pushWhole(n *inode, d *blobstore.Decoded, first int) {
+	now := s.clock()
+	before := n.cached.Load()
+	if before != 0 && now-before < int64(lost) || !holds(d.Blobs, d.Sound, first, n.refs) || !n.cached.CompareAndSwap(before, now) {
+		return
+	}
+	b := d.Plain[d.Blobs[first].Offset:][:n.size]
+	for offset := int64(0); offset < n.size; offset += pushPiece {
+		if !s.givePiece(n, offset, b[offset:min(offset+pushPiece, n.size)]) {
+			return
+		}
+	}
+	s.counters.stores.Add(1)
+	s.counters.storedBytes.Add(uint64(n.size))
+	if n.afterPushed() {
+		s.decodeNext(n)
+	}
+}
+
+// afterPushed says whether the file pushed whole before this one in its tree
+// is the large file before it in its folder: then somebody takes one after
+// the other, whose last READ of each never comes.
+func (n *inode) afterPushed() bool {
+	g, at := n.home.Load(), n.place.Load()
+	if g == nil || int(at) >= len(g.inodes) || g.inodes[at] != n { // changed just now
+		return false
+	}
+	before := g.pushed.Swap(at)
+	if before < g.Folders[g.folderOf(at)].First || before >= at {
+		return false
+	}
+	return !slices.ContainsFunc(g.inodes[before+1:at], func(n *inode) bool { return n != nil && len(n.refs) > 1 })
+}
+
+// holds says whether blobs lie in a record one behind the other from its blob
+// first on, and are sound.
+func holds(blobs []blobstore.Member, sound func(i int) bool, first int, refs []index.Ref) bool {
+	if first < 0 || len(refs) > len(blobs)-first {
+		return false
+	}
+	next := blobs[first].Offset
+	for i, m := range blobs[first : first+len(refs)] {
+		if !sound(first+i) || m.ID != refs[i].ID || m.Length != refs[i].Length || m.Offset != next {
+			return false
+		}
+		next += m.Length
+	}
+	return true
+}
