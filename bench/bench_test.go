@@ -190,7 +190,7 @@ func TestTargets(t *testing.T) {
 			for _, target := range r.targets() {
 				got[target.Name] = target.Verdict
 			}
-			if v := got["go build, warm: wall time of the disk's"]; v != test.ratio {
+			if v := got["go build, warm: wall time of gofs, of the disk's"]; v != test.ratio {
 				t.Errorf("ratio %s, want %s", v, test.ratio)
 			}
 			if v := got["go build, warm: requests to the daemon"]; v != test.silence {

@@ -21,6 +21,8 @@ import (
 const (
 	peerGofs        = "gofs"
 	peerPassthrough = "gofs passthrough"
+	peerHot         = "gofs hot"
+	peerCompacted   = "gofs compacted"
 	peerDisk        = "disk"
 )
 
@@ -50,8 +52,10 @@ func (b *bench) allPeers() []*peer {
 		}
 	}
 	peers := []*peer{
-		b.gofsPeer(peerGofs, "the store of all releases, mounted"),
-		b.gofsPeer(peerPassthrough, "the same, --hot tmpfs --io passthrough", "--hot=tmpfs", "--io=passthrough"),
+		b.gofsPeer(peerGofs, "the store of all releases, mounted", b.store),
+		b.gofsPeer(peerPassthrough, "the same, --hot tmpfs --io passthrough", b.store, "--hot=tmpfs", "--io=passthrough"),
+		b.gofsPeer(peerHot, "the same, --hot DIR, which a mount before has filled", b.store, "--hot="+b.path("hot")),
+		b.compactedPeer(),
 		{Name: peerDisk, b: b, What: fsType(b.work) + ", unpacked with tar", base: b.tree()},
 		b.kernelPeer("tmpfs", "tmpfs, unpacked", nil, func(ctx context.Context, dir string) error {
 			if err := b.run(ctx, "mount", "-t", "tmpfs", "tmpfs", dir); err != nil {
@@ -108,15 +112,28 @@ func missingTool(names ...string) string {
 	return ""
 }
 
-func (b *bench) gofsPeer(name, what string, args ...string) *peer {
+func (b *bench) gofsPeer(name, what, store string, args ...string) *peer {
 	p := &peer{Name: name, What: what, b: b, base: b.path("m", strings.ReplaceAll(name, " ", "-"))}
-	args = append([]string{"--store", b.store, "mount", "-f", "--log", "/dev/null"}, append(args, p.base)...)
+	args = append([]string{"--store", store, "mount", "-f", "--log", "/dev/null"}, append(args, p.base)...)
 	p.mount = func(ctx context.Context) (*exec.Cmd, error) { return b.startDaemon(ctx, p.base, b.gofs, args...) }
 	help, _ := exec.Command(b.gofs, "mount", "--help").Output()
 	if name == peerPassthrough && !strings.Contains(string(help), "--io") {
 		p.Missing = "this gofs has no mount --io"
 	}
 	p.counted = exec.Command(b.gofs, "mount-stats", "--help").Run() == nil
+	return p
+}
+
+// compactedPeer takes ten minutes to prepare.
+func (b *bench) compactedPeer() *peer {
+	store := b.path("compacted")
+	p := b.gofsPeer(peerCompacted, "the same after gofs compact", store)
+	p.make = func(ctx context.Context) error {
+		if err := b.run(ctx, "cp", "-a", b.store, store); err != nil {
+			return err
+		}
+		return b.run(ctx, b.gofs, "--store", store, "-q", "compact")
+	}
 	return p
 }
 

@@ -39,16 +39,25 @@ func (r *results) targets() []target {
 	}
 	for _, w := range append(names(fileWorkloads()), names(goWorkloads())...) {
 		if w != "go build -a" {
-			t = append(t, r.atMost(w, warm, 1.03))
+			t = append(t, r.atMost(peerGofs, w, warm, 1.03))
 		}
 	}
 	t = append(t,
-		r.atMost("cat", cold, 0.9),
-		r.atMost("go build", cold, 1.0),
-		r.atMost("go link", cold, 1.0),
-		r.below("first go version, caches dropped, daemon fresh", median(r.find("go version", cold, peerGofs).values(wall)), 0.150, "s"),
-		r.atMost("go build -a", warm, 1.02),
-		r.atMost("go build -a", cold, 1.02))
+		r.atMost(peerGofs, "cat", cold, 0.9),
+		r.atMost(peerGofs, "go build", cold, 1.0),
+		r.atMost(peerGofs, "go link", cold, 1.0),
+		r.firstVersion(peerGofs, 0.150),
+		r.atMost(peerGofs, "go build -a", warm, 1.02),
+		r.atMost(peerGofs, "go build -a", cold, 1.02))
+	for _, w := range append(names(fileWorkloads()), names(goWorkloads())...) {
+		if w != "go build -a" {
+			t = append(t, r.atMost(peerCompacted, w, warm, 1.03))
+		}
+	}
+	t = append(t,
+		r.atMost(peerCompacted, "cat", cold, 1.5),
+		r.atMost(peerCompacted, "go build", cold, 1.3),
+		r.firstVersion(peerCompacted, 0.300))
 	for _, peer := range []string{peerGofs, peerPassthrough} {
 		for _, f := range fioRuns() {
 			for _, jobs := range f.jobs {
@@ -118,15 +127,19 @@ func kinds(requests map[string]uint64) string {
 	return strings.Join(l, ", ")
 }
 
-func (r *results) atMost(w string, m mode, limit float64) target {
-	t := target{Name: fmt.Sprintf("%s, %s: wall time of the disk's", w, m), Want: fmt.Sprintf("at most %.2f", limit), Got: "–", Verdict: unknown}
-	if got, ok := r.ratio(w, m, peerGofs, peerDisk, wall); ok {
+func (r *results) atMost(peer, w string, m mode, limit float64) target {
+	t := target{Name: fmt.Sprintf("%s, %s: wall time of %s, of the disk's", w, m, peer), Want: fmt.Sprintf("at most %.2f", limit), Got: "–", Verdict: unknown}
+	if got, ok := r.ratio(w, m, peer, peerDisk, wall); ok {
 		t.Got, t.Verdict = fmt.Sprintf("%.2f", got), verdict(got <= limit)
 	}
-	if got, ok := r.ratio(w, m, peerGofs, peerDisk, cpuSeconds); ok {
+	if got, ok := r.ratio(w, m, peer, peerDisk, cpuSeconds); ok {
 		t.CPU = fmt.Sprintf("%.2f", got)
 	}
 	return t
+}
+
+func (r *results) firstVersion(peer string, limit float64) target {
+	return r.below("first go version of "+peer+", caches dropped, daemon fresh", median(r.find("go version", cold, peer).values(wall)), limit, "s")
 }
 
 func (r *results) atLeast(w, peer string, limit float64) target {
