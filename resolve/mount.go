@@ -44,23 +44,6 @@ func Unescape(s string) string {
 	return strings.NewReplacer(`\040`, " ", `\011`, "\t", `\012`, "\n", `\134`, `\`).Replace(s)
 }
 
-// MountDir finds the folder that shows the releases: flag, else env (the
-// value of GOFS_MOUNT), else the newest mount of the given store. Unless the
-// user named that store, any other does as well: a machine's store is often
-// mounted for users who have none. It fails with ErrNoMount.
-func MountDir(flag, env, store string, named bool) (string, error) {
-	for _, dir := range []string{flag, env} {
-		if dir != "" {
-			return filepath.Abs(dir)
-		}
-	}
-	mounts, err := Mounts("/proc/self/mountinfo")
-	if err != nil {
-		return "", ErrNoMount
-	}
-	return newest(mounts, store, named)
-}
-
 // newest takes a mount from a list in the order of mounting.
 func newest(mounts []Mount, store string, named bool) (string, error) {
 	for _, m := range slices.Backward(mounts) {

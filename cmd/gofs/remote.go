@@ -90,7 +90,7 @@ func neededRelease(g *globals, mount string) (string, error) {
 	if err != nil {
 		return "", err
 	}
-	r, err := newResolver(in)
+	r, err := resolve.Here(in)
 	if err != nil {
 		return "", err
 	}

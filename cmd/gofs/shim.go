@@ -12,6 +12,7 @@ import (
 	"github.com/spf13/cobra"
 
 	"gofs/resolve"
+	"gofs/resolve/launch"
 )
 
 func newShimCmd(g *globals) *cobra.Command {
@@ -54,14 +55,14 @@ EXIT STATUS
 }
 
 func installShims(dir string, in resolve.Installed) error {
-	self, err := os.Executable()
-	if err != nil {
-		return err
+	program := launcher()
+	if program == "" {
+		return errors.New("shim folder: the path of gofs is not known")
 	}
 	if err := os.MkdirAll(dir, 0o777); err != nil {
 		return fmt.Errorf("shim folder: %w", err)
 	}
-	links := map[string]string{"go": self, "gofmt": self}
+	links := map[string]string{"go": program, "gofmt": program}
 	for _, r := range in.Releases {
 		if r.Name == r.Version && r.Platform == resolve.HostPlatform {
 			links["go"+r.Name] = filepath.Join(in.GOROOT(r), "bin", "go")
@@ -70,7 +71,7 @@ func installShims(dir string, in resolve.Installed) error {
 	if err := syncLinks(dir, links, "go1", in.Dir); err != nil {
 		return err
 	}
-	return writeFile(filepath.Join(dir, mountFile), []byte(in.Dir+"\n"))
+	return writeFile(filepath.Join(dir, launch.MountFile), []byte(in.Dir+"\n"))
 }
 
 // syncLinks makes the symbolic links in dir, and takes away those that begin
