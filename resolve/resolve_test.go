@@ -30,6 +30,23 @@ func installed(names string) Installed {
 
 const all = "1.20 1.20.14 1.21.0 1.21.13 1.22.0 1.22.8 1.22.12 1.23.0 1.23.3 1.24rc1 1.25.5 1.26rc1 1.25.5.darwin-arm64 mine=1.23.3"
 
+// What an error says to import satisfies the request.
+func TestImportName(t *testing.T) {
+	for text, want := range map[string]string{
+		">=1.21 <1.24": "1.21", ">1.21 <1.24": "1.23", "<1.21": "1.20", "<1.22.0": "1.21", "<1.22.5": "1.22.4",
+		"<=1.22.5": "1.22.5", "<=1.22": "1.21", "<1.22rc2": "1.21", "<=1.22rc2": "1.22rc2", ">1.22": "stable", "!=1.22.5": "stable",
+		"1.x": "stable", "1.23.x": "1.23", "~1.22.3": "1.22.3", "go1.22.8": "1.22.8", "oldstable": "oldstable",
+	} {
+		q, err := Parse(text)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if got := q.importName(); got != want {
+			t.Errorf("%s: gofs import %s, want %s", text, got, want)
+		}
+	}
+}
+
 func TestSelect(t *testing.T) {
 	for _, tt := range []struct{ version, installed, want string }{
 		{"1.22.8", all, "1.22.8"},

@@ -5,6 +5,7 @@ import (
 	"debug/buildinfo"
 	"errors"
 	"fmt"
+	"io/fs"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -120,7 +121,12 @@ func (c *checker) checkBinaries(cmd *cobra.Command, p resolve.Project, files []s
 		info, err := buildinfo.ReadFile(file)
 		if err != nil {
 			failed = true
-			fmt.Fprintf(cmd.ErrOrStderr(), "gofs: %s: not a program that Go built\n", file)
+			why := errors.New("not a program that Go built")
+			var unread *fs.PathError
+			if errors.As(err, &unread) {
+				why = unread.Err
+			}
+			fmt.Fprintf(cmd.ErrOrStderr(), "gofs: %s: %v\n", file, why)
 			continue
 		}
 		version, _, _ := strings.Cut(strings.TrimPrefix(info.GoVersion, "go"), " ")
