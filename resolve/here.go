@@ -67,8 +67,9 @@ func StoreDir(flag string) (string, error) {
 
 // MountDir finds the folder that shows the releases: mount, else $GOFS_MOUNT,
 // else the newest mount of the store, which store names as in StoreDir. Unless
-// the user named that store, any other does as well: a machine's store is often
-// mounted for users who have none. It fails with ErrNoMount.
+// the user named that store, any other that lets this process in does as well:
+// a machine's store is often mounted for users who have none. It fails with
+// ErrNoMount.
 func MountDir(mount, store string) (string, error) {
 	for _, dir := range []string{mount, os.Getenv("GOFS_MOUNT")} {
 		if dir != "" {

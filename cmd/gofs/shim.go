@@ -3,6 +3,7 @@ package main
 import (
 	"errors"
 	"fmt"
+	"io/fs"
 	"maps"
 	"os"
 	"path/filepath"
@@ -125,7 +126,11 @@ func writeFile(file string, data []byte) error {
 	}
 	f, err := os.CreateTemp(filepath.Dir(file), ".gofs-")
 	if err != nil {
-		return err
+		var unmade *fs.PathError
+		if errors.As(err, &unmade) {
+			err = unmade.Err // its name says nothing to anybody
+		}
+		return fmt.Errorf("writing %s: %w", file, err)
 	}
 	mode := os.FileMode(0o644)
 	if fi, err := os.Stat(file); err == nil {
