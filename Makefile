@@ -8,15 +8,16 @@ PREFIX ?= /usr/local
 .PHONY: build install install-systemd demo check packages vet test fuzz hostile crash fail kill soak bench bench-short clean
 
 build:
-	CGO_ENABLED=0 $(GO) build -o gofs ./cmd/gofs
+	CGO_ENABLED=0 $(GO) build -o ./ ./cmd/...
 
 install:
-	CGO_ENABLED=0 $(GO) install ./cmd/gofs
+	CGO_ENABLED=0 $(GO) install ./cmd/...
 
-# install-systemd installs gofs, mount.gofs for /etc/fstab and the units. It
+# install-systemd installs gofs, gofs-go, mount.gofs for /etc/fstab and the units. It
 # starts nothing.
 install-systemd: build
-	install -D -m 755 gofs $(DESTDIR)$(PREFIX)/bin/gofs
+	install -d $(DESTDIR)$(PREFIX)/bin
+	install -m 755 gofs gofs-go $(DESTDIR)$(PREFIX)/bin
 	install -d $(DESTDIR)/sbin
 	ln -sf $(PREFIX)/bin/gofs $(DESTDIR)/sbin/mount.gofs
 	install -d $(DESTDIR)/etc/systemd/system $(DESTDIR)/etc/systemd/user
@@ -88,4 +89,4 @@ bench-short:
 	$(GO) run ./bench -short $(BENCHFLAGS)
 
 clean:
-	rm -f gofs
+	rm -f gofs gofs-go

@@ -11,6 +11,8 @@ import (
 	"syscall"
 	"time"
 
+	"golang.org/x/sys/unix"
+
 	"gofs/resolve"
 )
 
@@ -32,23 +34,28 @@ func (e *exam) checkCaches() {
 		{"GOCACHE", e.view.GOCACHE, "-cache"},
 		{"GOMODCACHE", e.view.GOMODCACHE, "-modcache"},
 	} {
-		if c.dir != "" && c.dir != "off" {
+		if c.dir != "" {
 			e.checkCache(c.key, c.dir, c.clean)
 		}
 	}
 }
 
 func (e *exam) checkCache(key, dir, clean string) {
+	name := func(s string) string { return strings.ToLower(key) + "-" + s }
 	fi, err := os.Stat(dir)
-	if errors.Is(err, fs.ErrNotExist) {
-		return // the go command makes it
+	if filepath.IsAbs(dir) && errors.Is(err, fs.ErrNotExist) {
+		if err := makeable(dir); err != nil {
+			command, fix := e.elsewhere(key)
+			e.find(Problem, name("unwritable"), command, fix, "%s=%s is not there and cannot be made: %v", key, dir, err)
+		}
+		return
 	}
-	if err != nil || !fi.IsDir() {
+	// The go command takes no relative path, nor "off".
+	if err != nil || !fi.IsDir() || !filepath.IsAbs(dir) {
 		command, fix := e.elsewhere(key)
 		e.find(Problem, "cache-unusable", command, fix, "%s=%s is not a folder that can be used", key, dir)
 		return
 	}
-	name := func(s string) string { return strings.ToLower(key) + "-" + s }
 	if st, ok := fi.Sys().(*syscall.Stat_t); ok && (int(st.Uid) != os.Geteuid() || fi.Mode().Perm()&0o022 != 0) {
 		var fix func() error
 		if int(st.Uid) == os.Geteuid() {
@@ -103,6 +110,21 @@ func (e *exam) checkRoom(key, dir, clean string, name func(string) string) {
 	if size := count(dir); size > largeBytes {
 		e.find(Note, name("large"), command, fix, "%s=%s holds at least %d GB", key, dir, size>>30)
 	}
+}
+
+// makeable says why the go command cannot make dir, which is not there. It
+// makes nothing itself.
+func makeable(dir string) error {
+	for {
+		dir = filepath.Dir(dir)
+		if _, err := os.Stat(dir); !errors.Is(err, fs.ErrNotExist) {
+			break
+		}
+	}
+	if err := unix.Access(dir, unix.W_OK|unix.X_OK); err != nil {
+		return &fs.PathError{Op: "access", Path: dir, Err: err}
+	}
+	return nil
 }
 
 // probe writes one page and takes it away again.

@@ -40,7 +40,7 @@
 //
 // # Caches
 //
-//	cache-unusable         GOCACHE or GOMODCACHE is no folder
+//	cache-unusable         GOCACHE or GOMODCACHE is no folder, or no absolute path (off)
 //	gocache-shared         others can write to it
 //	gocache-unwritable     this user cannot
 //	gocache-network        it is on a network disk

@@ -84,14 +84,17 @@ func TestKinds(t *testing.T) {
 	write(t, filepath.Join(root, "notexec/go"), "", 0o644)
 	self := filepath.Join(root, "gofs")
 	write(t, self, "", 0o755)
-	if err := os.MkdirAll(filepath.Join(root, "shims"), 0o755); err != nil {
-		t.Fatal(err)
+	write(t, self+"-go", "", 0o755)
+	for dir, program := range map[string]string{"shims": self + "-go", "oldshims": self} {
+		if err := os.MkdirAll(filepath.Join(root, dir), 0o755); err != nil {
+			t.Fatal(err)
+		}
+		if err := os.Symlink(program, filepath.Join(root, dir, "go")); err != nil {
+			t.Fatal(err)
+		}
 	}
-	if err := os.Symlink(self, filepath.Join(root, "shims/go")); err != nil {
-		t.Fatal(err)
-	}
-	dirs := []string{"notexec", "shims", "mount/1.23.3/bin", ".asdf/shims", ".goenv/shims", "sdk/go1.22.8/bin", "wrap", "wrap"}
-	want := []string{"gofs launcher ", "gofs release 1.23.3", "asdf shim ", "goenv shim ", "GOROOT 1.22.8", "wrapper "}
+	dirs := []string{"notexec", "shims", "oldshims", "mount/1.23.3/bin", ".asdf/shims", ".goenv/shims", "sdk/go1.22.8/bin", "wrap", "wrap"}
+	want := []string{"gofs launcher ", "gofs launcher ", "gofs release 1.23.3", "asdf shim ", "goenv shim ", "GOROOT 1.22.8", "wrapper "}
 	for i := range dirs {
 		dirs[i] = filepath.Join(root, dirs[i])
 	}

@@ -8,6 +8,7 @@ import (
 	"strings"
 
 	"gofs/resolve"
+	"gofs/resolve/launch"
 )
 
 // Go is one go command in PATH.
@@ -34,7 +35,7 @@ func (e *exam) listGos() []Go {
 		}
 		seen[dir] = true
 		g := Go{Path: file, GOROOT: resolve.Goroot(file)}
-		g.Kind = e.kind(g, fi)
+		g.Kind = e.kind(g)
 		if g.GOROOT != "" {
 			g.Version, _ = resolve.VersionFile(g.GOROOT)
 		} else if g.Kind == "gofs launcher" {
@@ -48,8 +49,8 @@ func (e *exam) listGos() []Go {
 	return gos
 }
 
-func (e *exam) kind(g Go, fi os.FileInfo) string {
-	if self, err := os.Stat(e.Self); err == nil && os.SameFile(self, fi) {
+func (e *exam) kind(g Go) string {
+	if launch.Is(g.Path, e.Self) {
 		return "gofs launcher"
 	}
 	real, err := filepath.EvalSymlinks(g.Path)

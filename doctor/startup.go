@@ -36,7 +36,7 @@ var (
 	}
 )
 
-// Compiled when first used: the launcher of go is the same program.
+// Compiled when first used: gofs is started at many a prompt, and as go.
 var (
 	assignRE = sync.OnceValue(func() *regexp.Regexp {
 		return regexp.MustCompile(`^\s*(?:(?:export|declare|typeset|set)\s+(?:-\S+\s+)*)?([A-Za-z_][A-Za-z0-9_]*)(?:=|\s+)(.*)$`)

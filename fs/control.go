@@ -34,7 +34,7 @@ var (
 )
 
 type question struct {
-	Do      string `json:"do"` // "stats", "warm", "replace" or "wait" for the mount to be gone
+	Do      string `json:"do"` // "stats", "reload", "warm", "replace" or "wait" for the mount to be gone
 	Warm    *Warm  `json:"warm,omitempty"`
 	Program string `json:"program,omitempty"` // to replace the one that serves
 }
@@ -241,6 +241,12 @@ func (s *Server) attend(ctx context.Context, c *net.UnixConn) {
 	case q.Do == "stats":
 		st := s.Stats()
 		a.tell(answer{Stats: &st, End: true})
+	case q.Do == "reload":
+		m := answer{End: true}
+		if err := s.Reload(ctx); err != nil {
+			m.Error = err.Error()
+		}
+		a.tell(m)
 	case q.Do == "warm" && q.Warm != nil:
 		s.attendWarm(ctx, a, *q.Warm)
 	case q.Do == "replace":
@@ -390,6 +396,11 @@ func (a *Asker) Stats(ctx context.Context) (st Stats, err error) {
 		}
 	})
 	return st, err
+}
+
+// Reload has the mount show what is in the store, and returns when it does.
+func (a *Asker) Reload(ctx context.Context) error {
+	return a.ask(ctx, question{Do: "reload"}, func(answer) {})
 }
 
 // Wait prepares for the end of the mount: the function that it returns waits

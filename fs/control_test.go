@@ -62,6 +62,12 @@ func TestSocket(t *testing.T) {
 		t.Errorf("%+v, %v", st, err)
 	}
 
+	// What was committed is there once a reload was asked for.
+	add(t, store, "1.23.3", sample())
+	if err := ask(t, s).Reload(t.Context()); err != nil || !exists(filepath.Join(mnt, "1.23.3")) {
+		t.Errorf("reload: %v", err)
+	}
+
 	// Another mount of the same folder of sockets leaves it alone.
 	other, _ := mountWith(t, store, Options{RunDir: run})
 	if socketOf(other) == socket {

@@ -7,6 +7,7 @@ import (
 	"path/filepath"
 	"runtime"
 	"slices"
+	"strconv"
 	"strings"
 	"syscall"
 )
@@ -19,6 +20,8 @@ type Mount struct {
 	Dir   string // where it is mounted
 	Store string // folder of the store
 	Dev   string // MAJOR:MINOR, the name of its /sys/class/bdi folder
+
+	Closed bool // to this process: another user mounted it, for nobody else
 }
 
 // Mounts lists the mounted stores of a table in the format of
@@ -33,32 +36,22 @@ func Mounts(mountinfo string) ([]Mount, error) {
 		left, right, ok := strings.Cut(line, " - fuse.gofs ")
 		l, r := strings.Fields(left), strings.Fields(right)
 		if ok && len(l) >= 5 && len(r) >= 1 {
-			list = append(list, Mount{Dir: Unescape(l[4]), Store: Unescape(r[0]), Dev: l[2]})
+			list = append(list, Mount{Dir: Unescape(l[4]), Store: Unescape(r[0]), Dev: l[2], Closed: closed(r[len(r)-1])})
 		}
 	}
 	return list, nil
 }
 
+// closed says whether a FUSE mount with these options keeps this process out.
+// Root has no privilege here.
+func closed(options string) bool {
+	list := strings.Split(options, ",")
+	return !slices.Contains(list, "allow_other") && !slices.Contains(list, "user_id="+strconv.Itoa(os.Geteuid()))
+}
+
 // Unescape undoes the octal escapes of blanks in the mount table.
 func Unescape(s string) string {
 	return strings.NewReplacer(`\040`, " ", `\011`, "\t", `\012`, "\n", `\134`, `\`).Replace(s)
-}
-
-// MountDir finds the folder that shows the releases: flag, else env (the
-// value of GOFS_MOUNT), else the newest mount of the given store. Unless the
-// user named that store, any other does as well: a machine's store is often
-// mounted for users who have none. It fails with ErrNoMount.
-func MountDir(flag, env, store string, named bool) (string, error) {
-	for _, dir := range []string{flag, env} {
-		if dir != "" {
-			return filepath.Abs(dir)
-		}
-	}
-	mounts, err := Mounts("/proc/self/mountinfo")
-	if err != nil {
-		return "", ErrNoMount
-	}
-	return newest(mounts, store, named)
 }
 
 // newest takes a mount from a list in the order of mounting.
@@ -68,10 +61,12 @@ func newest(mounts []Mount, store string, named bool) (string, error) {
 			return m.Dir, nil
 		}
 	}
-	if named || len(mounts) == 0 {
-		return "", ErrNoMount
+	for _, m := range slices.Backward(mounts) {
+		if !named && !m.Closed {
+			return m.Dir, nil
+		}
 	}
-	return mounts[len(mounts)-1].Dir, nil
+	return "", ErrNoMount
 }
 
 // HostPlatform is the platform of the machine, like linux-amd64.

@@ -255,6 +255,23 @@ func (q Request) importName() string {
 		return q.text
 	case q.kind == minimum || q.kind == minor || q.lo != "" && q.lo != "1" && !q.loOpen:
 		return strings.TrimSuffix(q.lo, ".x")
+	case q.hi != "":
+		return highest(q.hi, q.hiOpen)
+	}
+	return "stable"
+}
+
+// highest is the version to import below the bound hi.
+func highest(hi string, open bool) string {
+	if !open && !isLang(hi) {
+		return hi
+	}
+	var major, minor, patch int
+	switch n, _ := fmt.Sscanf(hi, "%d.%d.%d", &major, &minor, &patch); {
+	case n == 3 && patch > 0:
+		return fmt.Sprintf("%d.%d.%d", major, minor, patch-1)
+	case n >= 2 && minor > 0:
+		return fmt.Sprintf("%d.%d", major, minor-1)
 	}
 	return "stable"
 }

@@ -2,8 +2,10 @@ package resolve
 
 import (
 	"errors"
+	"fmt"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"testing"
 )
@@ -29,6 +31,23 @@ func installed(names string) Installed {
 }
 
 const all = "1.20 1.20.14 1.21.0 1.21.13 1.22.0 1.22.8 1.22.12 1.23.0 1.23.3 1.24rc1 1.25.5 1.26rc1 1.25.5.darwin-arm64 mine=1.23.3"
+
+// What an error says to import satisfies the request.
+func TestImportName(t *testing.T) {
+	for text, want := range map[string]string{
+		">=1.21 <1.24": "1.21", ">1.21 <1.24": "1.23", "<1.21": "1.20", "<1.22.0": "1.21", "<1.22.5": "1.22.4",
+		"<=1.22.5": "1.22.5", "<=1.22": "1.21", "<1.22rc2": "1.21", "<=1.22rc2": "1.22rc2", ">1.22": "stable", "!=1.22.5": "stable",
+		"1.x": "stable", "1.23.x": "1.23", "~1.22.3": "1.22.3", "go1.22.8": "1.22.8", "oldstable": "oldstable",
+	} {
+		q, err := Parse(text)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if got := q.importName(); got != want {
+			t.Errorf("%s: gofs import %s, want %s", text, got, want)
+		}
+	}
+}
 
 func TestSelect(t *testing.T) {
 	for _, tt := range []struct{ version, installed, want string }{
@@ -249,15 +268,21 @@ func TestResolveErrors(t *testing.T) {
 func TestMounts(t *testing.T) {
 	file := filepath.Join(t.TempDir(), "mountinfo")
 	table := `27 1 254:0 / / rw,relatime - ext4 /dev/vda rw
-61 27 0:45 / /my\040gofs ro,relatime shared:5 - fuse.gofs /var/lib/gofs ro,user_id=0
+61 27 0:45 / /my\040gofs ro,relatime shared:5 - fuse.gofs /var/lib/gofs ro,user_id=%[1]d,group_id=0
+63 27 0:47 / /theirs ro,relatime shared:5 - fuse.gofs /home/ann/store ro,user_id=%[2]d,group_id=0,default_permissions
+64 27 0:48 / /all ro,relatime shared:5 - fuse.gofs /home/ann/store ro,user_id=%[2]d,group_id=0,allow_other
 62 27 0:46 / /other ro,relatime - fuse.sshfs host: ro
 `
+	table = fmt.Sprintf(table, os.Geteuid(), os.Geteuid()+1)
 	if err := os.WriteFile(file, []byte(table), 0o666); err != nil {
 		t.Fatal(err)
 	}
 	got, err := Mounts(file)
-	if err != nil || len(got) != 1 || got[0] != (Mount{"/my gofs", "/var/lib/gofs", "0:45"}) {
-		t.Errorf("Mounts = %v, %v", got, err)
+	want := []Mount{
+		{"/my gofs", "/var/lib/gofs", "0:45", false}, {"/theirs", "/home/ann/store", "0:47", true}, {"/all", "/home/ann/store", "0:48", false},
+	}
+	if err != nil || !slices.Equal(got, want) {
+		t.Errorf("Mounts = %v, %v, want %v", got, err, want)
 	}
 }
 
@@ -267,6 +292,14 @@ func TestNewestMount(t *testing.T) {
 		if got, err := newest(mounts, store, false); got != want || err != nil {
 			t.Errorf("mount of %s: %q, %v, want %q", store, got, err, want)
 		}
+	}
+	// One that does not let this user in is no help.
+	closed := append(mounts, Mount{Dir: "/d", Store: "/theirs", Closed: true})
+	if got, err := newest(closed, "/none", false); got != "/c" || err != nil {
+		t.Errorf("beside a mount of another user: %q, %v", got, err)
+	}
+	if got, err := newest(closed[3:], "/none", false); !errors.Is(err, ErrNoMount) {
+		t.Errorf("only a mount of another user: %q, %v", got, err)
 	}
 	if got, err := newest(mounts, "/none", true); !errors.Is(err, ErrNoMount) {
 		t.Errorf("a named store without a mount: %q, %v", got, err)

@@ -7,6 +7,7 @@ import (
 	"os"
 	"path/filepath"
 	"strconv"
+	"time"
 
 	gofs "gofs/fs"
 )
@@ -77,6 +78,30 @@ func (g *globals) findMount(dir string) (mountPoint, error) {
 		return mounts[0], nil
 	}
 	return mountPoint{}, fmt.Errorf("%d stores are mounted and none is %s (--mount DIR names one)", len(mounts), store)
+}
+
+// reloadWait bounds the wait for mounts to show a change.
+const reloadWait = 5 * time.Second
+
+// showChange has the mounts of a store show what was committed, so that the
+// command after this one in a script finds it. One that cannot be asked, or
+// takes too long, finds out by itself.
+func showChange(ctx context.Context, store string) {
+	mounts, err := gofsMounts()
+	if err != nil {
+		return
+	}
+	ctx, cancel := context.WithTimeout(ctx, reloadWait)
+	defer cancel()
+	for _, m := range mounts {
+		if m.source != store {
+			continue
+		}
+		if a, err := ask(ctx, m); err == nil {
+			_ = a.Reload(ctx) // see above
+			a.Close()
+		}
+	}
 }
 
 // ask connects to the process that serves a mount.

@@ -5,6 +5,7 @@ import (
 	"debug/buildinfo"
 	"errors"
 	"fmt"
+	"io/fs"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -13,6 +14,7 @@ import (
 	"github.com/spf13/cobra"
 
 	"gofs/resolve"
+	"gofs/resolve/launch"
 )
 
 func newCheckCmd(g *globals) *cobra.Command {
@@ -36,7 +38,7 @@ EXIT STATUS
 			return nil
 		},
 		RunE: func(cmd *cobra.Command, args []string) error {
-			r, err := newResolver(resolve.Installed{})
+			r, err := resolve.Here(resolve.Installed{})
 			if err != nil {
 				return err
 			}
@@ -119,7 +121,12 @@ func (c *checker) checkBinaries(cmd *cobra.Command, p resolve.Project, files []s
 		info, err := buildinfo.ReadFile(file)
 		if err != nil {
 			failed = true
-			fmt.Fprintf(cmd.ErrOrStderr(), "gofs: %s: not a program that Go built\n", file)
+			why := errors.New("not a program that Go built")
+			var unread *fs.PathError
+			if errors.As(err, &unread) {
+				why = unread.Err
+			}
+			fmt.Fprintf(cmd.ErrOrStderr(), "gofs: %s: %v\n", file, why)
 			continue
 		}
 		version, _, _ := strings.Cut(strings.TrimPrefix(info.GoVersion, "go"), " ")
@@ -151,8 +158,8 @@ func goInUse(ctx context.Context, g *globals) (file, version string, err error) 
 		version, err = resolve.VersionFile(root)
 		return file, version, err
 	}
-	if isSelf(file) {
-		mount, err := launcherMount(file)
+	if self, err := os.Executable(); err == nil && launch.Is(file, self) {
+		mount, err := launch.Mount(file)
 		if err != nil {
 			return file, "", err
 		}
@@ -165,15 +172,4 @@ func goInUse(ctx context.Context, g *globals) (file, version string, err error) 
 	}
 	version, _, _ = strings.Cut(strings.TrimPrefix(strings.TrimSpace(string(out)), "go"), " ")
 	return file, version, nil
-}
-
-// isSelf reports whether file is gofs, that is, its launcher.
-func isSelf(file string) bool {
-	self, err := os.Executable()
-	if err != nil {
-		return false
-	}
-	a, errA := os.Stat(file)
-	b, errB := os.Stat(self)
-	return errA == nil && errB == nil && os.SameFile(a, b)
 }

@@ -8,6 +8,8 @@ import (
 	"strings"
 
 	"github.com/spf13/cobra"
+
+	"gofs/resolve"
 )
 
 func newDefaultCmd(g *globals) *cobra.Command {
@@ -24,9 +26,9 @@ EXIT STATUS
   0 done; 1 not imported, none set, or not writable; 2 wrong usage`,
 		Args: usageArgs(cobra.MaximumNArgs(1)),
 		RunE: func(cmd *cobra.Command, args []string) error {
-			file := userDefault()
+			file := resolve.UserDefault()
 			if system {
-				file = systemDefault
+				file = resolve.SystemDefault
 			}
 			if file == "" {
 				return errors.New("no place for a default: neither XDG_CONFIG_HOME nor HOME is set")

@@ -110,6 +110,14 @@ func (r *sickRoot) tmpfs(name string) {
 	}
 }
 
+// readOnly mounts a file system that takes nothing.
+func (r *sickRoot) readOnly(name string) {
+	r.t.Helper()
+	r.check(os.MkdirAll(r.path(name), 0o755))
+	r.check(syscall.Mount("tmpfs", r.path(name), "tmpfs", syscall.MS_RDONLY, "size=1m,mode=755"))
+	r.t.Cleanup(func() { r.check(syscall.Unmount(r.path(name), syscall.MNT_DETACH)) })
+}
+
 // garble makes a program one that does not run.
 func (r *sickRoot) garble(name string) {
 	r.t.Helper()
@@ -353,10 +361,12 @@ var sicknesses = []struct {
 	{finding: "gocache-unwritable", plant: func(r *sickRoot) { r.check(os.Chmod(r.path("/home/u/.cache/go-build"), 0o555)) }},
 	{finding: "gomodcache-unwritable", plant: func(r *sickRoot) { r.check(os.Chmod(r.path("/home/u/go/pkg/mod"), 0o555)) }},
 	{finding: "gomodcache-unwritable", plant: func(r *sickRoot) {
-		r.check(os.MkdirAll(r.path("/mnt/ro"), 0o755))
-		r.check(syscall.Mount("tmpfs", r.path("/mnt/ro"), "tmpfs", syscall.MS_RDONLY, "size=1m,mode=755"))
-		r.t.Cleanup(func() { r.check(syscall.Unmount(r.path("/mnt/ro"), syscall.MNT_DETACH)) })
+		r.readOnly("/mnt/ro")
 		r.append("/home/u/.config/go/env", "GOMODCACHE=/mnt/ro\n")
+	}},
+	{finding: "gocache-unwritable", plant: func(r *sickRoot) {
+		r.readOnly("/mnt/ro")
+		r.append("/home/u/.profile", "export GOCACHE=/mnt/ro/not/there\n")
 	}},
 	{finding: "gocache-network", plant: func(r *sickRoot) {
 		r.write("/mnt/nfs/cache/x", "")
@@ -374,6 +384,8 @@ var sicknesses = []struct {
 	{finding: "gomodcache-large", note: true, plant: func(r *sickRoot) { r.large("/home/u/go/pkg/mod/a/b") }},
 	{finding: "cache-unusable", plant: func(r *sickRoot) { r.append("/home/u/.profile", "export GOCACHE=/dev/null\n") }},
 	{finding: "cache-unusable", plant: func(r *sickRoot) { r.append("/home/u/.config/go/env", "GOMODCACHE=/dev/null\n") }},
+	{finding: "cache-unusable", plant: func(r *sickRoot) { r.append("/home/u/.profile", "export GOCACHE=off\n") }},
+	{finding: "cache-unusable", plant: func(r *sickRoot) { r.append("/home/u/.profile", "export GOCACHE=cache\n") }},
 	{finding: "cache-unusable", incurable: true, plant: func(r *sickRoot) {
 		r.check(os.RemoveAll(r.path("/home/u/.cache/go-build")))
 		r.write("/home/u/.cache/go-build", "") // go's own place for it

@@ -91,7 +91,7 @@ func nothingAsked(err error) bool {
 	if errors.Is(err, resolve.ErrNoRule) {
 		return true
 	}
-	r, err := newResolver(resolve.Installed{})
+	r, err := resolve.Here(resolve.Installed{})
 	if err != nil {
 		return false
 	}

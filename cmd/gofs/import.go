@@ -178,6 +178,9 @@ func (c *importCmd) one(ctx context.Context, arg string, i, n int, limit int64) 
 	if err != nil {
 		return err
 	}
+	if !r.Existed {
+		showChange(ctx, c.store.Dir())
+	}
 	c.past += src.Read()
 	c.bar.clear()
 	return c.report(r)

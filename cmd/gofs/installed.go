@@ -1,9 +1,6 @@
 package main
 
 import (
-	"os"
-	"path/filepath"
-
 	"github.com/spf13/cobra"
 
 	"gofs/resolve"
@@ -21,12 +18,7 @@ var listInstalled = func(g *globals, mount string) (resolve.Installed, error) {
 
 // mountDir is the folder that shows the releases.
 func mountDir(g *globals, mount string) (string, error) {
-	store, err := g.storeDir()
-	if err != nil {
-		store = ""
-	}
-	named := g.store != "" || os.Getenv("GOFS_STORE") != ""
-	return resolve.MountDir(mount, os.Getenv("GOFS_MOUNT"), store, named)
+	return resolve.MountDir(mount, g.store)
 }
 
 // chooser is what the verbs that pick a release share: their --mount flag.
@@ -45,7 +37,7 @@ func (c *chooser) resolver() (*resolve.Resolver, error) {
 	if err != nil {
 		return nil, err
 	}
-	return newResolver(in)
+	return resolve.Here(in)
 }
 
 // choose applies the rules, or takes the version when one is given.
@@ -58,33 +50,6 @@ func (c *chooser) choose(version string) (resolve.Choice, error) {
 		return r.Select(version)
 	}
 	return r.Resolve()
-}
-
-func newResolver(in resolve.Installed) (*resolve.Resolver, error) {
-	dir, err := os.Getwd()
-	if err != nil {
-		return nil, err
-	}
-	return &resolve.Resolver{
-		Installed:     in,
-		Platform:      resolve.HostPlatform,
-		Dir:           dir,
-		Getenv:        os.Getenv,
-		UserDefault:   userDefault(),
-		SystemDefault: systemDefault,
-	}, nil
-}
-
-// systemDefault holds the version for everybody who has chosen none.
-const systemDefault = "/etc/gofs/version"
-
-// userDefault is the file of the user's default, "" without a home.
-func userDefault() string {
-	config, err := os.UserConfigDir()
-	if err != nil {
-		return ""
-	}
-	return filepath.Join(config, "gofs", "version")
 }
 
 // optional returns the only argument, or "".

@@ -18,6 +18,7 @@ import (
 	"github.com/spf13/cobra"
 
 	"gofs/index"
+	"gofs/resolve/launch"
 )
 
 // The exit statuses of every verb.
@@ -28,8 +29,10 @@ const (
 )
 
 func main() {
-	if status, ok := launch(os.Args); ok {
-		os.Exit(status)
+	if len(os.Args) > 0 {
+		if tool := launch.Tool(os.Args[0]); tool != "" {
+			os.Exit(launch.Main(tool, os.Args))
+		}
 	}
 	if status, ok := mountHelper(os.Args); ok {
 		os.Exit(status)

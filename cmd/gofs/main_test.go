@@ -116,7 +116,7 @@ func hostGoroot() string {
 	return resolve.Goroot(file)
 }
 
-// gofsBinary builds gofs as a static program, for tests that need it at a
+// gofsBinary builds gofs as a static program, gofs-go beside it, for tests that need it at a
 // path of its own: in a shell start-up file or below a chroot.
 func gofsBinary(t testing.TB) string {
 	t.Helper()
@@ -134,7 +134,7 @@ var buildOnce = sync.OnceValues(func() (string, error) {
 	}
 	builtDir = dir
 	file := filepath.Join(dir, "gofs")
-	cmd := exec.Command(filepath.Join(hostGoroot(), "bin", "go"), "build", "-o", file, ".")
+	cmd := exec.Command(filepath.Join(hostGoroot(), "bin", "go"), "build", "-o", dir+"/", ".", "../gofs-go")
 	cmd.Env = append(os.Environ(), "CGO_ENABLED=0")
 	if out, err := cmd.CombinedOutput(); err != nil {
 		return "", fmt.Errorf("building gofs: %v\n%s", err, out)

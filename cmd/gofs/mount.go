@@ -406,16 +406,6 @@ func (c *mountCmd) attend(s *gofs.Server, signals <-chan os.Signal) error {
 	}
 }
 
-// launcher is this program, where its path is known: called as go it picks a
-// release and runs that one's.
-func launcher() string {
-	self, err := os.Executable()
-	if err != nil {
-		return ""
-	}
-	return self
-}
-
 // end unmounts. A mount in use is detached: nobody finds it any more, those
 // that have it go on, and the process ends with the last of them.
 func (c *mountCmd) end(s *gofs.Server, dir string) error {

@@ -45,7 +45,7 @@ EXIT STATUS
 			if err != nil {
 				return err
 			}
-			r, err := newResolver(in)
+			r, err := resolve.Here(in)
 			if err != nil {
 				return err
 			}

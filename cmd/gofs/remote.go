@@ -37,7 +37,11 @@ var removeReleases = func(ctx context.Context, g *globals, names []string) error
 		return err
 	}
 	defer w.Close()
-	return w.Commit(index.Change{Remove: names})
+	if err := w.Commit(index.Change{Remove: names}); err != nil {
+		return err
+	}
+	showChange(ctx, s.Dir())
+	return nil
 }
 
 // importTimes takes the times of the imports from the store, where it can be
@@ -90,7 +94,7 @@ func neededRelease(g *globals, mount string) (string, error) {
 	if err != nil {
 		return "", err
 	}
-	r, err := newResolver(in)
+	r, err := resolve.Here(in)
 	if err != nil {
 		return "", err
 	}

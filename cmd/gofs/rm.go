@@ -41,6 +41,7 @@ by aliases like 1.23 or latest. Either all are removed or none.`,
 			if err := w.Commit(index.Change{Remove: names}); err != nil {
 				return err
 			}
+			showChange(cmd.Context(), s.Dir())
 			if !g.quiet {
 				fmt.Fprintf(cmd.OutOrStdout(), "removed %s (gofs gc frees the room)\n", strings.Join(names, ", "))
 			}

@@ -1,12 +1,9 @@
 package main
 
 import (
-	"errors"
-	"fmt"
-	"os"
-	"path/filepath"
-
 	"github.com/spf13/cobra"
+
+	"gofs/resolve"
 )
 
 // globals are the flags that every verb takes.
@@ -49,29 +46,4 @@ mounts each of them as an ordinary read-only GOROOT.
 
 // storeDir is the folder of the store: --store, else $GOFS_STORE, else the
 // default of the user.
-func (g *globals) storeDir() (string, error) {
-	dir := g.store
-	if dir == "" {
-		dir = os.Getenv("GOFS_STORE")
-	}
-	if dir == "" {
-		if os.Geteuid() == 0 {
-			dir = "/var/lib/gofs"
-		} else {
-			data := os.Getenv("XDG_DATA_HOME")
-			if data == "" {
-				home := os.Getenv("HOME")
-				if home == "" {
-					return "", errors.New("no place for the store: neither XDG_DATA_HOME nor HOME is set (use --store)")
-				}
-				data = filepath.Join(home, ".local", "share")
-			}
-			dir = filepath.Join(data, "gofs")
-		}
-	}
-	abs, err := filepath.Abs(dir)
-	if err != nil {
-		return "", fmt.Errorf("store %s: %w", dir, err)
-	}
-	return abs, nil
-}
+func (g *globals) storeDir() (string, error) { return resolve.StoreDir(g.store) }

@@ -161,6 +161,17 @@ func TestShellHook(t *testing.T) {
 			x.send("mkdir ../mount/1.21.5 && echo go1.21.5 > ../mount/1.21.5/VERSION")
 			x.goroot(home + "/mount/1.21.5")
 
+			// A variable counts once it is exported.
+			set, export, unset := "GOFS_VERSION=1.23.3", "export GOFS_VERSION", "unset GOFS_VERSION"
+			if name == "fish" {
+				set, export, unset = "set -g GOFS_VERSION 1.23.3", "set -gx GOFS_VERSION 1.23.3", "set -e GOFS_VERSION"
+			}
+			x.send(set)
+			x.goroot(home + "/mount/1.21.5")
+			x.send(export)
+			x.goroot(home + "/mount/1.23.3")
+			x.send(unset)
+
 			// Outside everything is as it was.
 			x.send("cd " + home + "/none")
 			x.goroot("")
@@ -208,16 +219,16 @@ func TestShellHookCallsOnce(t *testing.T) {
 			home, env, calls := countedHome(t, gofs)
 			line := strings.NewReplacer("HOME", home, "SHELL", shell).Replace(
 				"source HOME/hook.SHELL; cd HOME/a/deep/er; __gofs_hook; __gofs_hook; cd ..; __gofs_hook; cd er; __gofs_hook; " +
-					"cd HOME/b; __gofs_hook; __gofs_hook; cd HOME/a; __gofs_hook; printf '[%s]' $GOROOT")
+					"cd HOME/b; __gofs_hook; __gofs_hook; cd HOME/a; __gofs_hook; printf '[%s]' $GOROOT; cd HOME/c; __gofs_hook; __gofs_hook; __gofs_hook")
 			cmd := exec.Command(argv[0], append(argv[1:], line)...)
 			cmd.Env, cmd.Dir = env, filepath.Join(home, "none")
-			out, err := cmd.CombinedOutput()
+			out, err := cmd.Output()
 			if want := "[" + filepath.Join(home, "mount", "1.22.8") + "]"; err != nil || string(out) != want {
 				t.Errorf("printed %q, %v, want %q", out, err, want)
 			}
 			data, err := os.ReadFile(calls)
-			if n := strings.Count(string(data), "env --hook"); err != nil || n != 4 {
-				t.Errorf("%d calls of gofs, %v, want 4: at the start, for a, b and a again\n%s", n, err, data)
+			if n := strings.Count(string(data), "env --hook"); err != nil || n != 5 {
+				t.Errorf("%d calls of gofs, %v, want 5: at the start, for a, b, a again and c, whose release is not here\n%s", n, err, data)
 			}
 		})
 	}

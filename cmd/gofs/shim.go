@@ -3,6 +3,7 @@ package main
 import (
 	"errors"
 	"fmt"
+	"io/fs"
 	"maps"
 	"os"
 	"path/filepath"
@@ -12,6 +13,7 @@ import (
 	"github.com/spf13/cobra"
 
 	"gofs/resolve"
+	"gofs/resolve/launch"
 )
 
 func newShimCmd(g *globals) *cobra.Command {
@@ -54,14 +56,14 @@ EXIT STATUS
 }
 
 func installShims(dir string, in resolve.Installed) error {
-	self, err := os.Executable()
-	if err != nil {
-		return err
+	program := launcher()
+	if program == "" {
+		return errors.New("shim folder: the path of gofs is not known")
 	}
 	if err := os.MkdirAll(dir, 0o777); err != nil {
 		return fmt.Errorf("shim folder: %w", err)
 	}
-	links := map[string]string{"go": self, "gofmt": self}
+	links := map[string]string{"go": program, "gofmt": program}
 	for _, r := range in.Releases {
 		if r.Name == r.Version && r.Platform == resolve.HostPlatform {
 			links["go"+r.Name] = filepath.Join(in.GOROOT(r), "bin", "go")
@@ -70,7 +72,7 @@ func installShims(dir string, in resolve.Installed) error {
 	if err := syncLinks(dir, links, "go1", in.Dir); err != nil {
 		return err
 	}
-	return writeFile(filepath.Join(dir, mountFile), []byte(in.Dir+"\n"))
+	return writeFile(filepath.Join(dir, launch.MountFile), []byte(in.Dir+"\n"))
 }
 
 // syncLinks makes the symbolic links in dir, and takes away those that begin
@@ -124,7 +126,11 @@ func writeFile(file string, data []byte) error {
 	}
 	f, err := os.CreateTemp(filepath.Dir(file), ".gofs-")
 	if err != nil {
-		return err
+		var unmade *fs.PathError
+		if errors.As(err, &unmade) {
+			err = unmade.Err // its name says nothing to anybody
+		}
+		return fmt.Errorf("writing %s: %w", file, err)
 	}
 	mode := os.FileMode(0o644)
 	if fi, err := os.Stat(file); err == nil {

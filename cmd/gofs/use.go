@@ -122,7 +122,7 @@ func setVersion(file, name string, toolchains bool) error {
 	return writeFile(file, data)
 }
 
-// Compiled when first used: the launcher of go is the same program.
+// Compiled when first used: gofs is started at many a prompt, and as go.
 var (
 	toolVersionRE = sync.OnceValue(func() *regexp.Regexp { return regexp.MustCompile(`(?m)^(\s*(?:golang|go)[ \t]+)[^\s#]+`) })
 	miseRE        = sync.OnceValue(func() *regexp.Regexp { return regexp.MustCompile(`^(.*=\s*)("[^"]*"|'[^']*')(\s*(?:#.*)?)$`) })

@@ -14,20 +14,20 @@ __gofs_hook() {
     done
     __gofs_files+=("${XDG_CONFIG_HOME:-$HOME/.config}/gofs/version" /etc/gofs/version)
   fi
-  sig="${GOFS_VERSION-}|${GOFS_MOUNT-}|${GOWORK-}"
+  # With what makes them exported or not: gofs sees those that are.
+  sig="${GOFS_VERSION+${GOFS_VERSION@A}}|${GOFS_MOUNT+${GOFS_MOUNT@A}}|${GOWORK+${GOWORK@A}}"
   for f in "${__gofs_files[@]}" ${GOWORK:+"$GOWORK"}; do
     [[ -f $f ]] || continue
     text=
     { IFS= read -r -d '' -n 16384 text < "$f"; } 2>/dev/null
     sig+="|$f|$text"
   done
-  if [[ ${__gofs_wait-} ]]; then
-    local names=("$__gofs_wait"/*)
-    sig+="|${names[*]}"
-  fi
-  if [[ $sig != "${__gofs_sig-}" ]]; then
+  local here=(${__gofs_wait:+"$__gofs_wait"/*})
+  if [[ $sig != "${__gofs_sig-}" || ${here[*]-} != "${__gofs_here-}" ]]; then
     __gofs_sig=$sig
     eval "$(@GOFS@ env --hook --shell bash)"
+    here=(${__gofs_wait:+"$__gofs_wait"/*})
+    __gofs_here=${here[*]-}
   fi
   return $status
 }

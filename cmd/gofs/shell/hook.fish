@@ -15,17 +15,23 @@ function __gofs_hook --on-event fish_prompt
         test -n "$config"; or set config $HOME/.config
         set -a __gofs_files $config/gofs/version /etc/gofs/version
     end
-    set -l sig "$GOFS_VERSION|$GOFS_MOUNT|$GOWORK"
+    # Those that are exported: gofs sees no others.
+    set -l sig
+    for v in GOFS_VERSION GOFS_MOUNT GOWORK
+        set -qx $v; and set -a sig $v $$v
+    end
     for f in (path filter --type=file --perm=read -- $__gofs_files $GOWORK)
         read --local --null text <$f
         set -a sig $f $text
     end
-    if test -n "$__gofs_wait"
-        set -a sig $__gofs_wait/*
-    end
-    if test "$sig" != "$__gofs_sig"
+    set -l here
+    test -n "$__gofs_wait"; and set here $__gofs_wait/*
+    if test "$sig" != "$__gofs_sig" -o "$here" != "$__gofs_here"
         set -g __gofs_sig "$sig"
         @GOFS@ env --hook --shell fish | source
+        set here
+        test -n "$__gofs_wait"; and set here $__gofs_wait/*
+        set -g __gofs_here "$here"
     end
 end
 # Scripts of a login shell never see a prompt.

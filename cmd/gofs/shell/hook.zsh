@@ -5,6 +5,7 @@ __gofs_hook() {
   emulate -L zsh
   setopt null_glob
   local f d sig
+  local -a here
   if [[ $PWD != "$__gofs_pwd" ]]; then
     typeset -g __gofs_pwd=$PWD
     typeset -ga __gofs_files
@@ -17,17 +18,19 @@ __gofs_hook() {
     done
     __gofs_files+=("${XDG_CONFIG_HOME:-$HOME/.config}/gofs/version" /etc/gofs/version)
   fi
-  sig="$GOFS_VERSION|$GOFS_MOUNT|$GOWORK"
+  # With what makes them exported or not: gofs sees those that are.
+  sig="$GOFS_VERSION${(t)GOFS_VERSION}|$GOFS_MOUNT${(t)GOFS_MOUNT}|$GOWORK${(t)GOWORK}"
   for f in $__gofs_files $GOWORK; do
     [[ -f $f && -r $f ]] || continue
     sig+="|$f|$(<$f)"
   done
-  if [[ -n $__gofs_wait ]]; then
-    sig+="|$(print -r -- $__gofs_wait/*)"
-  fi
-  if [[ $sig != "$__gofs_sig" ]]; then
+  [[ -n $__gofs_wait ]] && here=($__gofs_wait/*)
+  if [[ $sig != "$__gofs_sig" || "$here" != "$__gofs_here" ]]; then
     typeset -g __gofs_sig=$sig
     eval "$(@GOFS@ env --hook --shell zsh)"
+    here=()
+    [[ -n $__gofs_wait ]] && here=($__gofs_wait/*)
+    typeset -g __gofs_here="$here"
   fi
 }
 typeset -ga precmd_functions
