@@ -70,6 +70,7 @@ type hotLayer struct {
 	lastErr error
 	pause   time.Time // nothing is put in before
 
+	left       atomic.Int32  // files of an earlier mount that nobody has wanted yet
 	fillers    chan struct{} // a slot for each file made ahead
 	ticks      atomic.Int64  // the clock of hotFile.used
 	unregister func(int32)   // of backing ids
@@ -103,9 +104,13 @@ type hotFile struct {
 	layer *hotLayer
 	key   hotKey
 	size  int64
-	file  *os.File     // nil: left by an earlier mount and not checked yet
+	file  *os.File     // nil: left by an earlier mount and not wanted yet
 	refs  atomic.Int64 // one is the layer's, for as long as it is kept
 	used  atomic.Int64 // when, by hotLayer.ticks
+
+	// What an earlier mount left is checked blob by blob, as it is read.
+	unchecked atomic.Int32  // blobs
+	sound     []atomic.Bool // the others
 
 	mu      sync.Mutex
 	backing int32 // 0: not registered
@@ -171,6 +176,7 @@ func (h *hotLayer) start() error {
 		h.kept[e.key] = f
 		h.size += room(e.size)
 	}
+	h.left.Store(int32(len(found)))
 	h.mu.Lock()
 	defer h.mu.Unlock()
 	h.makeRoom(0)
@@ -219,6 +225,8 @@ func (h *hotLayer) gone(f *hotFile) {
 	}
 	if f.file != nil {
 		f.file.Close()
+	} else {
+		h.left.Add(-1)
 	}
 	h.size -= room(f.size)
 }
@@ -227,11 +235,18 @@ func (h *hotLayer) gone(f *hotFile) {
 // none, or none that can be read.
 func (h *hotLayer) read(n *inode, buf []byte, offset int64) (int, bool) {
 	f := n.hot.Load()
+	if f == nil && h.left.Load() > 0 {
+		f = h.find(n)
+	}
 	if f == nil || !f.acquire() {
 		return 0, false
 	}
 	defer f.release()
 	buf = buf[:min(int64(len(buf)), n.size-offset)]
+	if err := f.check(n, offset, int64(len(buf))); err != nil {
+		h.unfit(f, err)
+		return 0, false
+	}
 	if k, err := f.file.ReadAt(buf, offset); k < len(buf) {
 		h.drop(f)
 		h.failed(fmt.Errorf("read %s: %w", f.key, err))
@@ -243,6 +258,92 @@ func (h *hotLayer) read(n *inode, buf []byte, offset int64) (int, bool) {
 	h.hits.Add(1)
 	h.hitBytes.Add(uint64(len(buf)))
 	return len(buf), true
+}
+
+// find finds what an earlier mount left of an inode's file; nil where that is
+// nothing of use.
+func (h *hotLayer) find(n *inode) *hotFile {
+	h.mu.Lock()
+	f := h.kept[keyOf(n)]
+	err := error(nil)
+	if f != nil {
+		err = h.open(f, n)
+	}
+	h.mu.Unlock()
+	switch {
+	case f == nil:
+		return nil
+	case err != nil:
+		h.unfit(f, err)
+		return nil
+	}
+	n.hot.Store(f)
+	return f
+}
+
+// open opens a file that an earlier mount left; h.mu is held.
+func (h *hotLayer) open(f *hotFile, n *inode) error {
+	if f.file != nil {
+		return nil
+	}
+	file, err := h.folder.open(f.key)
+	if err != nil {
+		return err
+	}
+	st, err := file.Stat()
+	if err == nil && (!st.Mode().IsRegular() || st.Size() != n.size) {
+		err = fmt.Errorf("%d bytes instead of %d: %w", st.Size(), n.size, blobstore.ErrDamaged)
+	}
+	if err != nil {
+		file.Close()
+		return err
+	}
+	f.sound = make([]atomic.Bool, len(n.refs))
+	f.unchecked.Store(int32(len(n.refs)))
+	f.file = file
+	f.used.Store(h.ticks.Add(1))
+	h.left.Add(-1)
+	return nil
+}
+
+// unfit drops a file that an earlier mount left and that cannot be used.
+func (h *hotLayer) unfit(f *hotFile, err error) {
+	h.drop(f)
+	if errors.Is(err, blobstore.ErrDamaged) {
+		h.corrupt.Add(1)
+		h.log.Warn("file in the hot folder is damaged, it is made anew", "file", f.key, "err", err)
+	}
+}
+
+// check compares what lies in [offset, offset+size) of a file that an earlier
+// mount left with its blobs, each the first time.
+func (f *hotFile) check(n *inode, offset, size int64) error {
+	if f.unchecked.Load() == 0 {
+		return nil
+	}
+	var buf []byte
+	start := int64(0)
+	for i, ref := range n.refs {
+		end := start + int64(ref.Length)
+		if start < offset+size && end > offset && !f.sound[i].Load() {
+			if buf == nil {
+				buf = make([]byte, 256<<10)
+			}
+			h := sha256.New()
+			if _, err := io.CopyBuffer(h, struct{ io.Reader }{io.NewSectionReader(f.file, start, end-start)}, buf); err != nil {
+				return err
+			}
+			if blobstore.ID(h.Sum(nil)) != ref.ID {
+				return fmt.Errorf("blob %s: checksum: %w", ref.ID, blobstore.ErrDamaged)
+			}
+			if f.sound[i].CompareAndSwap(false, true) && f.unchecked.Add(-1) == 0 {
+				_ = f.layer.folder.touch(f.key) // only the order of the next mount rests on it
+				f.layer.checked.Add(1)
+			}
+		}
+		start = end
+	}
+	return nil
 }
 
 // want has a file put into the layer in another goroutine, unless enough are
@@ -267,7 +368,7 @@ func (h *hotLayer) want(n *inode) {
 // fetch returns the kept file of an inode, acquired, and makes it where it is
 // missing. Many askers wait for one making.
 func (h *hotLayer) fetch(n *inode) (*hotFile, error) {
-	if f := n.hot.Load(); f != nil && f.acquire() {
+	if f := n.hot.Load(); f != nil && f.unchecked.Load() == 0 && f.acquire() {
 		f.used.Store(h.ticks.Add(1))
 		return f, nil
 	}
@@ -279,7 +380,7 @@ func (h *hotLayer) fetch(n *inode) (*hotFile, error) {
 			return nil, os.ErrClosed
 		}
 		f := h.kept[key]
-		if f != nil && f.file != nil && f.acquire() {
+		if f != nil && f.file != nil && f.unchecked.Load() == 0 && f.acquire() {
 			h.mu.Unlock()
 			f.used.Store(h.ticks.Add(1))
 			n.hot.Store(f)
@@ -319,14 +420,10 @@ func (h *hotLayer) fly(w *hotFlight, n *inode, key hotKey, left *hotFile) {
 		h.busy.Done()
 	}()
 	if left != nil {
-		if w.file, w.err = h.check(n, left); w.err == nil {
+		if w.file, w.err = h.take(n, left); w.err == nil {
 			return
 		}
-		h.drop(left)
-		if errors.Is(w.err, blobstore.ErrDamaged) {
-			h.corrupt.Add(1)
-			h.log.Warn("file in the hot folder is damaged, it is made anew", "file", key, "err", w.err)
-		}
+		h.unfit(left, w.err)
 	}
 	w.file, w.err = h.make(n, key)
 	switch {
@@ -353,47 +450,23 @@ func (h *hotLayer) failed(err error) {
 	}
 }
 
-// check opens a file that an earlier mount left and compares it with its
-// blobs. The file is returned acquired.
-func (h *hotLayer) check(n *inode, f *hotFile) (*hotFile, error) {
-	file, err := h.folder.open(f.key)
-	if err != nil {
-		return nil, err
-	}
-	if err := matches(file, n); err != nil {
-		file.Close()
-		return nil, err
-	}
-	_ = h.folder.touch(f.key) // only the order of the next mount rests on it
-	h.checked.Add(1)
+// take checks all of a file that an earlier mount left. It is returned
+// acquired.
+func (h *hotLayer) take(n *inode, f *hotFile) (*hotFile, error) {
 	h.mu.Lock()
-	defer h.mu.Unlock()
-	f.refs.Add(1)
-	f.file = file
-	f.used.Store(h.ticks.Add(1))
+	err := h.open(f, n)
+	h.mu.Unlock()
+	switch {
+	case err != nil:
+		return nil, err
+	case !f.acquire():
+		return nil, os.ErrClosed
+	}
+	if err := f.check(n, 0, n.size); err != nil {
+		f.release()
+		return nil, err
+	}
 	return f, nil
-}
-
-// matches says whether a file is what an inode is.
-func matches(f *os.File, n *inode) error {
-	st, err := f.Stat()
-	if err != nil {
-		return err
-	}
-	if !st.Mode().IsRegular() || st.Size() != n.size {
-		return fmt.Errorf("%d bytes instead of %d: %w", st.Size(), n.size, blobstore.ErrDamaged)
-	}
-	buf := make([]byte, 256<<10)
-	for _, ref := range n.refs {
-		h := sha256.New()
-		if _, err := io.CopyBuffer(h, struct{ io.Reader }{io.LimitReader(f, int64(ref.Length))}, buf); err != nil {
-			return err
-		}
-		if blobstore.ID(h.Sum(nil)) != ref.ID {
-			return fmt.Errorf("blob %s: checksum: %w", ref.ID, blobstore.ErrDamaged)
-		}
-	}
-	return nil
 }
 
 // make decodes a file into the folder. Each blob has been checked when it

@@ -168,9 +168,15 @@ func TestHotFolderStays(t *testing.T) {
 	if st := s.Stats().Hot; st.Files != 4 || st.Checked != 0 {
 		t.Errorf("%+v", st)
 	}
+	decodes := s.Stats().Cache.Decodes
 	for i := range 4 {
 		readOne(t, mnt, want, fmt.Sprintf("bin/p%d", i))
 		settled(t, s)
+	}
+	// The tree, and the blobs of the two that are unfit, at most twice: for
+	// the reader, and for the file that is made anew.
+	if n := s.Stats().Cache.Decodes - decodes; n > 1+2*2*4 {
+		t.Errorf("%d records decoded", n)
 	}
 	if st := s.Stats(); st.Hot.Checked != 2 || st.Hot.Corrupt != 2 || st.Hot.Made != 2 || st.Hot.Bytes != 4*programRoom || st.Damaged > 0 {
 		t.Errorf("%+v", st.Hot)

@@ -22,7 +22,7 @@ const fmodeExec = 0x20
 func (s *Server) runs(n *inode) {
 	now := s.clock()
 	before := n.cached.Load()
-	if n.small() || before != 0 && now-before < int64(lost) || s.hot.takes(n) || !n.cached.CompareAndSwap(before, now) {
+	if n.small() || before != 0 && now-before < int64(lost) || s.through != nil && s.hot.takes(n) || !n.cached.CompareAndSwap(before, now) {
 		return
 	}
 	if g := n.home.Load(); g != nil && g.isGo(n) {
@@ -31,9 +31,11 @@ func (s *Server) runs(n *inode) {
 	go s.pushProgram(n)
 }
 
-// pushProgram pushes a program, decoding what lies in several records one after
-// the other.
+// pushProgram pushes a program, out of the hot layer where that has it.
 func (s *Server) pushProgram(n *inode) {
+	if s.pushHot(n) {
+		return
+	}
 	p := pieces{n: n, buf: make([]byte, 0, pushPiece)}
 	for _, ref := range n.refs {
 		// A record that has the whole program is large, and so kept.
@@ -50,6 +52,27 @@ func (s *Server) pushProgram(n *inode) {
 	}
 	s.counters.stores.Add(1)
 	s.counters.storedBytes.Add(uint64(n.size))
+}
+
+// pushHot says whether the hot layer had all of a program.
+func (s *Server) pushHot(n *inode) bool {
+	if !s.hot.takes(n) {
+		return false
+	}
+	buf := make([]byte, min(pushPiece, n.size))
+	for offset := int64(0); offset < n.size; {
+		k, ok := s.hot.read(n, buf, offset)
+		if !ok {
+			return false
+		}
+		if !s.givePiece(n, offset, buf[:k]) {
+			return true // the kernel does not want it
+		}
+		offset += int64(k)
+	}
+	s.counters.stores.Add(1)
+	s.counters.storedBytes.Add(uint64(n.size))
+	return true
 }
 
 // pieces pushes a file that comes blob by blob. The kernel counts a page that
@@ -131,8 +154,14 @@ func (g *grown) find(path ...string) (i int32, ok bool) {
 func (s *Server) decodeTools(g *grown, names []string) {
 	for _, name := range names {
 		i, ok := g.find("pkg", "tool", g.platform, name)
-		if !ok || g.inodes[i].cached.Load() != 0 || s.hot.takes(g.inodes[i]) {
+		if !ok || g.inodes[i].cached.Load() != 0 {
 			continue
+		}
+		if s.hot.takes(g.inodes[i]) {
+			if f, err := s.hot.fetch(g.inodes[i]); err == nil {
+				f.release()
+				continue
+			}
 		}
 		for _, ref := range g.inodes[i].refs {
 			if s.kernel.Load() == nil {
