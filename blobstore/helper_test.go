@@ -227,7 +227,7 @@ func verify(t testing.TB, v *View, name string) []Damage {
 			ref = p.ref
 		}
 	}
-	err := v.VerifyPack(context.Background(), ref, func(d Damage) { found = append(found, d) }, func(int64) {})
+	err := v.VerifyPack(context.Background(), ref, func(d Damage) { found = append(found, d) }, func(int64, []Placed) {})
 	if err != nil {
 		t.Fatal(err)
 	}
