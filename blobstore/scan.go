@@ -308,8 +308,8 @@ func (p *PackReader) findRecords(ctx context.Context, records chan<- *Record, da
 		damage <- Damage{Pack: p.name, Offset: off, Err: err}
 		whole = false
 	}
-	for off, end := int64(packHeader), p.size-packTrailer; off < end; {
-		h, err := readHeader(p.f, off, end)
+	for off := int64(packHeader); off < p.size-packTrailer; {
+		h, err := readHeader(p.f, off, p.size) // as readers do
 		if err != nil {
 			report(off, err)
 			if off, err = s.next(off + 1); err != nil {

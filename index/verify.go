@@ -155,14 +155,17 @@ func (v *verification) packs(ctx context.Context) error {
 	}
 	var rest []placedBlob
 	v.snap.EachBlob(func(id blobstore.ID, loc blobstore.Location) {
-		if !sound[id] {
-			rest = append(rest, placedBlob{id, loc})
+		switch b := (placedBlob{id, loc}); {
+		case sound[id]:
+		case reported[b.place()]:
+			v.bad[id] = true
+		default:
+			rest = append(rest, b)
 		}
 	})
 	return v.read(ctx, rest, func(run []placedBlob, failed []error) {
-		at := run[0].place()
-		if _, err := v.view.Pack(at.pack); err != nil || reported[at] {
-			return // that is one damage
+		if _, err := v.view.Pack(run[0].loc.Pack); err != nil {
+			return // that is one damage, and reported
 		}
 		for i, err := range failed {
 			if err != nil {
