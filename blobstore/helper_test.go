@@ -144,7 +144,7 @@ func rawBlob(b []byte) rawRecord {
 // craft writes a pack of records that no Writer would write.
 func craft(t testing.TB, dir string, records ...rawRecord) Pack {
 	t.Helper()
-	p, err := createPack(dir, unix.Open)
+	p, err := createPack(dir, openat)
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -1,6 +1,7 @@
 package blobstore
 
 import (
+	"cmp"
 	"context"
 	"crypto/sha256"
 	"encoding/binary"
@@ -11,13 +12,16 @@ import (
 	"io"
 	"iter"
 	"os"
+	"path/filepath"
 	"runtime"
+	"slices"
 	"strings"
 	"sync"
 	"sync/atomic"
 
 	"github.com/klauspost/compress/zstd"
 	"golang.org/x/sync/errgroup"
+	"golang.org/x/sys/unix"
 )
 
 // Record is a record as it is stored.
@@ -381,13 +385,17 @@ func (v *View) check(ctx context.Context, ref PackRef, r *Record) (sound []Place
 // the files under way that a crash left (see TempPrefix).
 func ListPacks(dir string) (packs, temps []string, err error) {
 	// What lies behind a link is not the store's, least of all to be removed.
-	if st, err := os.Lstat(dir); err == nil && !st.IsDir() {
-		return nil, nil, &os.PathError{Op: "list", Path: dir, Err: errNotFile}
+	fd, err := openFolder(dir, unix.O_RDONLY)
+	if err != nil {
+		return nil, nil, &os.PathError{Op: "list", Path: dir, Err: err}
 	}
-	entries, err := os.ReadDir(dir)
+	d := os.NewFile(uintptr(fd), dir)
+	defer d.Close()
+	entries, err := d.ReadDir(-1)
 	if err != nil {
 		return nil, nil, err
 	}
+	slices.SortFunc(entries, func(a, b os.DirEntry) int { return cmp.Compare(a.Name(), b.Name()) })
 	for _, e := range entries {
 		switch name := e.Name(); {
 		case strings.HasPrefix(name, TempPrefix):
@@ -401,8 +409,9 @@ func ListPacks(dir string) (packs, temps []string, err error) {
 
 // RemovePack removes a pack of dir. That it is gone already is no error.
 func RemovePack(dir, name string) error {
-	if err := os.Remove(packPath(dir, name)); err != nil && !errors.Is(err, os.ErrNotExist) {
-		return err
+	err := Remove(filepath.Dir(dir), filepath.Join(filepath.Base(dir), name+Suffix))
+	if errors.Is(err, os.ErrNotExist) {
+		return nil
 	}
-	return nil
+	return err
 }
