@@ -33,7 +33,7 @@ demo: build
 check: packages vet test fuzz
 
 packages:
-	@bench/packages.sh fuse3 gcc libc6-dev git bash zsh fish direnv procps attr util-linux
+	@bench/packages.sh fuse3 gcc libc6-dev git bash zsh fish direnv procps attr systemd util-linux
 
 vet:
 	$(GO) vet ./...
@@ -57,7 +57,7 @@ fuzz:
 # hostile gives the whole corpus of hostile archives and stores to every verb;
 # check gives each store to verify, and every other one to one verb more.
 hostile:
-	$(GO) test -count 1 -v -run 'TestCorpus|TestHostile|TestStoreLinks' ./internal/hostile ./cmd/gofs
+	$(GO) test -count 1 -v -timeout 1h -run 'TestCorpus|TestHostile|TestStoreLinks' ./internal/hostile ./cmd/gofs
 
 # crash replays every prefix of what an import, a removal, gc, a compaction and
 # a rebuild of the index ask a disk for, with everything lost that may be:

@@ -144,7 +144,7 @@ func rawBlob(b []byte) rawRecord {
 // craft writes a pack of records that no Writer would write.
 func craft(t testing.TB, dir string, records ...rawRecord) Pack {
 	t.Helper()
-	p, err := createPack(dir, unix.Open)
+	p, err := createPack(dir, openat)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -227,7 +227,7 @@ func verify(t testing.TB, v *View, name string) []Damage {
 			ref = p.ref
 		}
 	}
-	err := v.VerifyPack(context.Background(), ref, func(d Damage) { found = append(found, d) }, func(int64) {})
+	err := v.VerifyPack(context.Background(), ref, func(d Damage) { found = append(found, d) }, func(int64, []Placed) {})
 	if err != nil {
 		t.Fatal(err)
 	}

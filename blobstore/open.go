@@ -34,25 +34,63 @@ func OpenFile(dir, name string, flags int, perm uint32) (*os.File, error) {
 }
 
 func openBelow(dir, name string, flags int, perm uint32) (int, error) {
-	at, err := openat(unix.AT_FDCWD, dir, unix.O_PATH|unix.O_DIRECTORY, 0)
+	at, base, err := openParent(dir, name)
+	if err != nil {
+		return -1, err
+	}
+	defer unix.Close(at)
+	fd, err := openat(at, base, flags|unix.O_NOFOLLOW|unix.O_NONBLOCK, perm)
+	if errors.Is(err, unix.ELOOP) || errors.Is(err, unix.ENXIO) || errors.Is(err, unix.EISDIR) {
+		err = errNotFile
+	}
+	return fd, err
+}
+
+// openParent opens the folder that a file of a store lies in, for calls like
+// unlinkat(2), and returns the file's name in it.
+func openParent(dir, name string) (at int, base string, err error) {
+	at, err = openat(unix.AT_FDCWD, dir, unix.O_PATH|unix.O_DIRECTORY, 0)
 	for err == nil {
 		first, rest, more := strings.Cut(name, "/")
-		var next int
-		if more {
-			next, err = openat(at, first, unix.O_PATH|unix.O_DIRECTORY|unix.O_NOFOLLOW, 0)
-		} else {
-			next, err = openat(at, first, flags|unix.O_NOFOLLOW|unix.O_NONBLOCK, perm)
+		if !more {
+			return at, name, nil
 		}
+		var next int
+		next, err = openat(at, first, unix.O_PATH|unix.O_DIRECTORY|unix.O_NOFOLLOW, 0)
 		unix.Close(at)
-		switch {
-		case errors.Is(err, unix.ELOOP), errors.Is(err, unix.ENXIO), errors.Is(err, unix.EISDIR), more && errors.Is(err, unix.ENOTDIR):
-			return -1, errNotFile
-		case err == nil && !more:
-			return next, nil
+		if errors.Is(err, unix.ELOOP) || errors.Is(err, unix.ENOTDIR) {
+			err = errNotFile
 		}
 		at, name = next, rest
 	}
-	return -1, err
+	return -1, "", err
+}
+
+// Remove removes a file of a store, which is named as for OpenFile.
+func Remove(dir, name string) error {
+	at, base, err := openParent(dir, name)
+	if err == nil {
+		err = unix.Unlinkat(at, base, 0)
+		unix.Close(at)
+	}
+	if err != nil {
+		return &os.PathError{Op: "remove", Path: filepath.Join(dir, name), Err: err}
+	}
+	return nil
+}
+
+// openFolder opens a folder of a store, which is no link.
+func openFolder(dir string, flags int) (int, error) {
+	at, base, err := openParent(filepath.Dir(dir), filepath.Base(dir))
+	if err != nil {
+		return -1, err
+	}
+	defer unix.Close(at)
+	fd, err := openat(at, base, flags|unix.O_DIRECTORY|unix.O_NOFOLLOW, 0)
+	if errors.Is(err, unix.ELOOP) || errors.Is(err, unix.ENOTDIR) {
+		err = errNotFile
+	}
+	return fd, err
 }
 
 // openat is openat(2), begun anew where a signal interrupts it.

@@ -5,6 +5,7 @@ import (
 	"io/fs"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"testing"
 
@@ -87,5 +88,54 @@ func TestLinkedPacks(t *testing.T) {
 	}
 	if names := files(t, real); len(names) != 1 {
 		t.Errorf("behind the link are %q", names)
+	}
+}
+
+// Who owns a store puts a link in the place of its packs while another writes
+// to it: nothing comes or goes behind the link.
+func TestFolderReplaced(t *testing.T) {
+	for name, unnamed := range map[string]opener{"unnamed": openat, "named": namedFiles} {
+		t.Run(name, func(t *testing.T) {
+			dir := t.TempDir()
+			packs, moved, outside := filepath.Join(dir, "packs"), filepath.Join(dir, "moved"), filepath.Join(dir, "outside")
+			for _, d := range []string{packs, outside} {
+				if err := os.Mkdir(d, 0o755); err != nil {
+					t.Fatal(err)
+				}
+			}
+			replace := func(from, to string) {
+				t.Helper()
+				if err := errors.Join(os.Rename(packs, from), os.Symlink(to, packs)); err != nil {
+					t.Fatal(err)
+				}
+			}
+			p, err := createPack(packs, unnamed)
+			if err != nil {
+				t.Fatal(err)
+			}
+			replace(moved, outside)
+			done, err := p.finish()
+			if err != nil {
+				t.Fatal(err)
+			}
+			if got := files(t, moved); !slices.Equal(got, []string{done.Name + Suffix}) {
+				t.Errorf("the pack is not where the writer began: %q", got)
+			}
+			if got := files(t, outside); len(got) > 0 {
+				t.Errorf("behind the link is %q", got)
+			}
+			if err := os.Rename(packPath(moved, done.Name), packPath(outside, done.Name)); err != nil {
+				t.Fatal(err)
+			}
+			if _, err := createPack(packs, unnamed); !errors.Is(err, errNotFile) {
+				t.Errorf("begin a pack: %v", err)
+			}
+			if err := RemovePack(packs, done.Name); !errors.Is(err, errNotFile) {
+				t.Errorf("remove a pack: %v", err)
+			}
+			if got := files(t, outside); len(got) != 1 {
+				t.Errorf("behind the link is %q", got)
+			}
+		})
 	}
 }

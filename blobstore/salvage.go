@@ -25,7 +25,7 @@ func Salvage(ctx context.Context, dir, name string, record func(r *Record, sound
 	if err != nil {
 		return 0, err
 	}
-	s := &salvage{ctx: ctx, f: f, size: st.Size(), crc: crc32.New(castagnoli), buf: make([]byte, 256<<10)}
+	s := newSalvage(ctx, f, st.Size())
 	found := 0
 	report := func(off int64, err error) error {
 		if isShortage(err) {
@@ -76,6 +76,10 @@ type salvage struct {
 	size int64
 	crc  hash.Hash32
 	buf  []byte
+}
+
+func newSalvage(ctx context.Context, f *os.File, size int64) *salvage {
+	return &salvage{ctx: ctx, f: f, size: size, crc: crc32.New(castagnoli), buf: make([]byte, 256<<10)}
 }
 
 // at reads the record at an offset, nil if there is none.

@@ -1,6 +1,7 @@
 package blobstore
 
 import (
+	"cmp"
 	"context"
 	"crypto/sha256"
 	"encoding/binary"
@@ -11,13 +12,16 @@ import (
 	"io"
 	"iter"
 	"os"
+	"path/filepath"
 	"runtime"
+	"slices"
 	"strings"
 	"sync"
 	"sync/atomic"
 
 	"github.com/klauspost/compress/zstd"
 	"golang.org/x/sync/errgroup"
+	"golang.org/x/sys/unix"
 )
 
 // Record is a record as it is stored.
@@ -252,16 +256,29 @@ type Damage struct {
 // from whichever pack; bases come from the view.
 func (v *View) Decode(ctx context.Context, r *Record) (*Decoded, error) { return v.decode(ctx, r) }
 
-// VerifyPack decodes every record of a pack of the view and checks every blob,
-// with as many goroutines as there are processors. It reports damage through
-// found, which is not called concurrently; read, which is, gets the bytes of
-// each record that was read. The error is the context's or that of the file
-// system, not damage.
-func (v *View) VerifyPack(ctx context.Context, ref PackRef, found func(Damage), read func(int64)) error {
-	name := ref.Name
+// RecordAt decodes the record at a place. Unlike [View.Record] it does not
+// care whether something in memory has the blobs as well.
+func (v *View) RecordAt(ctx context.Context, loc Location) (*Decoded, error) {
+	return v.decoded(ctx, loc, true)
+}
+
+// Check says why a blob cannot be read from the record that its location is
+// in; nil if it can.
+func (d *Decoded) Check(id ID, loc Location) error {
+	_, err := d.at(id, loc)
+	return err
+}
+
+// VerifyPack decodes every record of a pack of the view, also those behind
+// damage, and checks every blob, with as many goroutines as there are
+// processors. It reports damage through found, which is not called
+// concurrently; read, which is, gets the size of each record that was read and
+// the blobs in it that are sound. The error is the context's, or one that is
+// not damage.
+func (v *View) VerifyPack(ctx context.Context, ref PackRef, found func(Damage), read func(int64, []Placed)) error {
 	p, err := v.Pack(ref.Number)
 	if err != nil {
-		found(Damage{Pack: name, Err: err})
+		found(Damage{Pack: ref.Name, Err: err})
 		return nil
 	}
 
@@ -278,32 +295,17 @@ func (v *View) VerifyPack(ctx context.Context, ref PackRef, found func(Damage), 
 	g.Go(func() error {
 		defer leave()
 		defer close(records)
-		names := sha256.New()
-		for r, err := range p.Records(true) {
-			if err != nil {
-				damage <- Damage{Pack: name, Err: err}
-				return nil
-			}
-			names.Write(r.header.append(nil))
-			select {
-			case records <- r:
-			case <-ctx.Done():
-				return context.Cause(ctx)
-			}
-		}
-		if sum := hex.EncodeToString(names.Sum(nil)); sum != name {
-			damage <- Damage{Pack: name, Err: fmt.Errorf("the records are those of pack %s: %w", sum, ErrDamaged)}
-		}
-		return nil
+		return p.findRecords(ctx, records, damage)
 	})
 	for range runtime.GOMAXPROCS(0) {
 		g.Go(func() error {
 			defer leave()
 			for r := range records {
-				if bad := v.check(ctx, p.name, r); bad != nil {
+				sound, bad := v.check(ctx, ref, r)
+				if bad != nil {
 					damage <- *bad
 				}
-				read(r.Size())
+				read(r.Size(), sound)
 			}
 			return nil
 		})
@@ -314,46 +316,99 @@ func (v *View) VerifyPack(ctx context.Context, ref PackRef, found func(Damage), 
 	return g.Wait()
 }
 
-// check decodes a record and says what is wrong with it.
-func (v *View) check(ctx context.Context, pack string, r *Record) *Damage {
-	bad := &Damage{Pack: pack, Offset: r.Offset}
+// findRecords reads all records of a pack that can be found. The error is the
+// context's.
+func (p *PackReader) findRecords(ctx context.Context, records chan<- *Record, damage chan<- Damage) error {
+	s := newSalvage(ctx, p.f, p.size)
+	names, whole, n := sha256.New(), true, uint64(0)
+	report := func(off int64, err error) {
+		damage <- Damage{Pack: p.name, Offset: off, Err: err}
+		whole = false
+	}
+	for off := int64(packHeader); off < p.size-packTrailer; {
+		h, err := readHeader(p.f, off, p.size) // as readers do
+		if err != nil {
+			report(off, err)
+			if off, err = s.next(off + 1); err != nil {
+				report(0, err)
+				break
+			}
+			continue
+		}
+		n++
+		names.Write(h.append(nil))
+		r, err := readStored(nil, p.f, off, h)
+		if err != nil {
+			report(off, err)
+			off += (&Record{header: h}).Size()
+			continue
+		}
+		select {
+		case records <- r:
+		case <-ctx.Done():
+			return context.Cause(ctx)
+		}
+		off += r.Size()
+	}
+	if !whole { // what follows says no more than that
+		return context.Cause(ctx)
+	}
+	if err := p.checkTrailer(n); err != nil {
+		report(0, err)
+	} else if sum := hex.EncodeToString(names.Sum(nil)); sum != p.name {
+		report(0, fmt.Errorf("the records are those of pack %s: %w", sum, ErrDamaged))
+	}
+	return nil
+}
+
+// check decodes a record and says which of its blobs are sound, and what is
+// wrong with it.
+func (v *View) check(ctx context.Context, ref PackRef, r *Record) (sound []Placed, bad *Damage) {
+	bad = &Damage{Pack: ref.Name, Offset: r.Offset}
 	if crc32.Checksum(r.stored, castagnoli) != r.header.crc {
 		bad.Err = fmt.Errorf("checksum of the stored bytes: %w", ErrDamaged)
 	}
 	d, err := v.decode(ctx, r)
 	if ctx.Err() != nil {
-		return nil
+		return nil, nil
 	}
 	if err != nil {
 		for _, m := range r.header.blobs {
 			bad.Blobs = append(bad.Blobs, m.id)
 		}
 		bad.Err = err
-		return bad
+		return nil, bad
 	}
-	for i, m := range d.Blobs {
+	for i, b := range r.Placed() {
 		if !d.Sound(i) {
-			bad.Blobs = append(bad.Blobs, m.ID)
+			bad.Blobs = append(bad.Blobs, b.ID)
 			bad.Err = fmt.Errorf("checksum of a blob: %w", ErrDamaged)
+			continue
 		}
+		b.Location.Pack = ref.Number
+		sound = append(sound, b)
 	}
 	if bad.Err == nil {
-		return nil
+		bad = nil
 	}
-	return bad
+	return sound, bad
 }
 
 // ListPacks names the packs in dir, whether or not an index names them, and
 // the files under way that a crash left (see TempPrefix).
 func ListPacks(dir string) (packs, temps []string, err error) {
 	// What lies behind a link is not the store's, least of all to be removed.
-	if st, err := os.Lstat(dir); err == nil && !st.IsDir() {
-		return nil, nil, &os.PathError{Op: "list", Path: dir, Err: errNotFile}
+	fd, err := openFolder(dir, unix.O_RDONLY)
+	if err != nil {
+		return nil, nil, &os.PathError{Op: "list", Path: dir, Err: err}
 	}
-	entries, err := os.ReadDir(dir)
+	d := os.NewFile(uintptr(fd), dir)
+	defer d.Close()
+	entries, err := d.ReadDir(-1)
 	if err != nil {
 		return nil, nil, err
 	}
+	slices.SortFunc(entries, func(a, b os.DirEntry) int { return cmp.Compare(a.Name(), b.Name()) })
 	for _, e := range entries {
 		switch name := e.Name(); {
 		case strings.HasPrefix(name, TempPrefix):
@@ -367,8 +422,9 @@ func ListPacks(dir string) (packs, temps []string, err error) {
 
 // RemovePack removes a pack of dir. That it is gone already is no error.
 func RemovePack(dir, name string) error {
-	if err := os.Remove(packPath(dir, name)); err != nil && !errors.Is(err, os.ErrNotExist) {
-		return err
+	err := Remove(filepath.Dir(dir), filepath.Join(filepath.Base(dir), name+Suffix))
+	if errors.Is(err, os.ErrNotExist) {
+		return nil
 	}
-	return nil
+	return err
 }

@@ -29,9 +29,10 @@ type View struct {
 }
 
 type openPack struct {
-	ref PackRef
-	f   *os.File
-	err error // why it could not be opened
+	ref   PackRef
+	f     *os.File
+	views *atomic.Int32 // that have f open
+	err   error         // why it could not be opened
 }
 
 // OpenView opens the packs of dir that refs name. A pack that is missing or of
@@ -49,7 +50,8 @@ func OpenView(dir string, refs []PackRef, loc Locator, cache *Cache) (*View, err
 		room:  semaphore.NewWeighted(maxRoom),
 	}
 	for _, ref := range refs {
-		p := &openPack{ref: ref}
+		p := &openPack{ref: ref, views: new(atomic.Int32)}
+		p.views.Store(1)
 		p.f, p.err = openPackFile(dir, ref)
 		if isShortage(p.err) {
 			v.Close()
@@ -118,10 +120,38 @@ func (v *View) Has(id ID) bool {
 	return ok && p != nil && p.err == nil
 }
 
-// Close closes the packs. Reads under way fail with os.ErrClosed.
+// Share has v read from the files that another view of the store has open,
+// where they are the same, so that views of many generations have each pack
+// open once. Nobody may read from v yet, nor close the other view meanwhile.
+func (v *View) Share(other *View) {
+	byName := make(map[string]*openPack, len(other.packs))
+	for _, p := range other.packs {
+		byName[p.ref.Name] = p
+	}
+	for _, p := range v.packs {
+		// A pack that was mended has the name of the damaged one.
+		if o := byName[p.ref.Name]; o != nil && sameFile(p.f, o.f) {
+			p.f.Close()
+			o.views.Add(1)
+			p.f, p.views = o.f, o.views
+		}
+	}
+}
+
+func sameFile(a, b *os.File) bool {
+	if a == nil || b == nil {
+		return false
+	}
+	sa, erra := a.Stat()
+	sb, errb := b.Stat()
+	return erra == nil && errb == nil && os.SameFile(sa, sb)
+}
+
+// Close closes the packs that no other view shares. Reads under way fail with
+// os.ErrClosed.
 func (v *View) Close() {
 	for _, p := range v.packs {
-		if p.f != nil {
+		if p.f != nil && p.views.Add(-1) == 0 {
 			p.f.Close()
 		}
 	}

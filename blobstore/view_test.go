@@ -456,7 +456,7 @@ func TestVerifyCancelled(t *testing.T) {
 	refs, loc := number(packs, 1)
 	v := openView(t, dir, refs, loc)
 	ctx, cancel := context.WithCancel(t.Context())
-	err := v.VerifyPack(ctx, refs[0], func(d Damage) { t.Errorf("found %v", d) }, func(int64) { cancel() })
+	err := v.VerifyPack(ctx, refs[0], func(d Damage) { t.Errorf("found %v", d) }, func(int64, []Placed) { cancel() })
 	if !errors.Is(err, context.Canceled) {
 		t.Errorf("error %v", err)
 	}

@@ -2,6 +2,7 @@ package blobstore
 
 import (
 	"context"
+	"crypto/rand"
 	"crypto/sha256"
 	"encoding/hex"
 	"errors"
@@ -110,7 +111,7 @@ func NewWriter(dir string, opts WriterOptions) (*Writer, error) {
 		return nil, err
 	}
 	w := &Writer{
-		dir: dir, opts: opts, enc: enc, unnamed: unix.Open,
+		dir: dir, opts: opts, enc: enc, unnamed: openat,
 		jobs:    make(chan *job),
 		ordered: make(chan *job, min(4*opts.Workers, opts.Workers+8)),
 		wrote:   make(chan struct{}),
@@ -323,7 +324,7 @@ func (w *Writer) Abort() {
 
 // packFile is a pack while it is written.
 type packFile struct {
-	dir   string
+	at    int // the folder, whatever becomes of its name
 	f     *os.File
 	temp  string // its name, where unnamed files are not to be had
 	names hash.Hash
@@ -335,25 +336,27 @@ type packFile struct {
 	replaced bool // it took the place of a pack of the same name
 }
 
-// opener is unix.Open.
-type opener func(path string, mode int, perm uint32) (fd int, err error)
+// opener is openat.
+type opener func(at int, name string, flags int, perm uint32) (fd int, err error)
 
 // createPack makes an unnamed file, which a crash leaves no trace of. File
 // systems without O_TMPFILE (NFS, some FUSE ones) get a named one.
 func createPack(dir string, unnamed opener) (*packFile, error) {
-	p := &packFile{dir: dir, names: sha256.New()}
-	fd, err := unnamed(dir, unix.O_TMPFILE|unix.O_RDWR|unix.O_NOFOLLOW|unix.O_CLOEXEC, 0o644)
-	switch {
-	case err == nil:
-		p.f = os.NewFile(uintptr(fd), filepath.Join(dir, "new pack"))
-	case errors.Is(err, unix.EOPNOTSUPP) || errors.Is(err, unix.EISDIR) || errors.Is(err, unix.EINVAL):
-		if p.f, err = os.CreateTemp(dir, TempPrefix); err != nil {
-			return nil, fmt.Errorf("create pack: %w", err)
-		}
-		p.temp = p.f.Name()
-	default:
+	at, err := openFolder(dir, unix.O_PATH)
+	if err != nil {
 		return nil, fmt.Errorf("create pack in %s: %w", dir, err)
 	}
+	p := &packFile{at: at, names: sha256.New()}
+	fd, err := unnamed(at, ".", unix.O_TMPFILE|unix.O_RDWR, 0o644)
+	if errors.Is(err, unix.EOPNOTSUPP) || errors.Is(err, unix.EISDIR) || errors.Is(err, unix.EINVAL) {
+		p.temp = TempPrefix + rand.Text()
+		fd, err = openat(at, p.temp, unix.O_RDWR|unix.O_CREAT|unix.O_EXCL|unix.O_NOFOLLOW, 0o600)
+	}
+	if err != nil {
+		unix.Close(at)
+		return nil, fmt.Errorf("create pack in %s: %w", dir, err)
+	}
+	p.f = os.NewFile(uintptr(fd), filepath.Join(dir, "new pack"))
 	if err := p.put(appendPackHeader(nil)); err != nil {
 		p.remove()
 		return nil, err
@@ -423,9 +426,11 @@ func (p *packFile) finish() (Pack, error) {
 	if err := p.f.Sync(); err != nil {
 		return Pack{}, fmt.Errorf("sync pack: %w", err)
 	}
-	if err := p.link(packPath(p.dir, p.pack.Name)); err != nil {
+	if err := p.link(p.pack.Name + Suffix); err != nil {
 		return Pack{}, fmt.Errorf("name pack: %w", err)
 	}
+	unix.Close(p.at)
+	p.at = -1
 	if err := p.f.Close(); err != nil {
 		return Pack{}, fmt.Errorf("close pack: %w", err)
 	}
@@ -437,7 +442,7 @@ func (p *packFile) link(name string) error {
 		return p.rename(name)
 	}
 	from := fmt.Sprintf("/proc/self/fd/%d", p.f.Fd())
-	err := unix.Linkat(unix.AT_FDCWD, from, unix.AT_FDCWD, name, unix.AT_SYMLINK_FOLLOW)
+	err := unix.Linkat(unix.AT_FDCWD, from, p.at, name, unix.AT_SYMLINK_FOLLOW)
 	if !errors.Is(err, unix.EEXIST) {
 		return err
 	}
@@ -446,16 +451,16 @@ func (p *packFile) link(name string) error {
 	// it may have been damaged since, and the one at hand has not. The name is
 	// never without a pack, should an index have it after all.
 	p.replaced = true
-	temp := filepath.Join(p.dir, fmt.Sprintf("%s%d-%s", TempPrefix, os.Getpid(), filepath.Base(name)))
-	if err := os.Remove(temp); err != nil && !errors.Is(err, os.ErrNotExist) {
+	temp := fmt.Sprintf("%s%d-%s", TempPrefix, os.Getpid(), name)
+	if err := unix.Unlinkat(p.at, temp, 0); err != nil && !errors.Is(err, os.ErrNotExist) {
 		return err
 	}
-	if err := unix.Linkat(unix.AT_FDCWD, from, unix.AT_FDCWD, temp, unix.AT_SYMLINK_FOLLOW); err != nil {
+	if err := unix.Linkat(unix.AT_FDCWD, from, p.at, temp, unix.AT_SYMLINK_FOLLOW); err != nil {
 		return err
 	}
 	// A file whose last name was removed gets no other any more.
-	if err := os.Rename(temp, name); err != nil {
-		os.Remove(temp)
+	if err := unix.Renameat(p.at, temp, p.at, name); err != nil {
+		_ = unix.Unlinkat(p.at, temp, 0)
 		return swept(err)
 	}
 	return nil
@@ -463,13 +468,13 @@ func (p *packFile) link(name string) error {
 
 // rename gives a pack its name that has another one so far.
 func (p *packFile) rename(name string) error {
-	if err := os.Chmod(p.temp, 0o644); err != nil {
-		return swept(err)
+	if err := p.f.Chmod(0o644); err != nil {
+		return err
 	}
-	if _, err := os.Lstat(name); err == nil {
+	if err := unix.Faccessat(p.at, name, unix.F_OK, unix.AT_SYMLINK_NOFOLLOW); err == nil {
 		p.replaced = true
 	}
-	if err := os.Rename(p.temp, name); err != nil {
+	if err := unix.Renameat(p.at, p.temp, p.at, name); err != nil {
 		return swept(err)
 	}
 	p.temp = ""
@@ -487,15 +492,16 @@ func swept(err error) error {
 func (p *packFile) remove() {
 	p.f.Close()
 	if p.temp != "" {
-		os.Remove(p.temp)
+		_ = unix.Unlinkat(p.at, p.temp, 0)
 	}
+	unix.Close(p.at)
 }
 
 func packPath(dir, name string) string { return filepath.Join(dir, name+Suffix) }
 
 // SyncDir makes the names in dir durable.
 func SyncDir(dir string) error {
-	d, err := os.Open(dir)
+	d, err := os.OpenFile(dir, os.O_RDONLY|unix.O_DIRECTORY, 0)
 	if err != nil {
 		return err
 	}

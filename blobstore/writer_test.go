@@ -209,12 +209,12 @@ func TestAddRefuses(t *testing.T) {
 }
 
 // namedFiles is a file system without unnamed files.
-func namedFiles(string, int, uint32) (int, error) { return -1, unix.EOPNOTSUPP }
+func namedFiles(int, string, int, uint32) (int, error) { return -1, unix.EOPNOTSUPP }
 
 func openFiles(t *testing.T) int { return len(files(t, "/proc/self/fd")) }
 
 func TestAbort(t *testing.T) {
-	for name, unnamed := range map[string]opener{"unnamed": unix.Open, "named": namedFiles} {
+	for name, unnamed := range map[string]opener{"unnamed": openat, "named": namedFiles} {
 		t.Run(name, func(t *testing.T) {
 			dir, before := t.TempDir(), openFiles(t)
 			w := newWriter(t, dir, WriterOptions{MaxPack: 50 << 10})
@@ -274,7 +274,7 @@ func TestCancel(t *testing.T) {
 // A pack that an interrupted import left under the same name is replaced, and
 // stays when the writer that replaced it gives up.
 func TestReplace(t *testing.T) {
-	for name, unnamed := range map[string]opener{"unnamed": unix.Open, "named": namedFiles} {
+	for name, unnamed := range map[string]opener{"unnamed": openat, "named": namedFiles} {
 		t.Run(name, func(t *testing.T) {
 			dir := t.TempDir()
 			p := store(t, dir, group(noise(1, 5000)))[0]
@@ -299,7 +299,7 @@ func TestReplace(t *testing.T) {
 }
 
 func TestFullDisk(t *testing.T) {
-	for name, unnamed := range map[string]opener{"unnamed": unix.Open, "named": namedFiles} {
+	for name, unnamed := range map[string]opener{"unnamed": openat, "named": namedFiles} {
 		t.Run(name, func(t *testing.T) {
 			dir := smallDisk(t, 1<<20)
 			before := store(t, dir, group(noise(1, 100<<10)))

@@ -10,7 +10,9 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"reflect"
 	"strings"
+	"sync"
 	"time"
 
 	"github.com/hanwen/go-fuse/v2/fuse"
@@ -366,6 +368,9 @@ func (s *Server) attach(d *Device, o Options) error {
 	} else if !bytes.Equal(answer, d.Answer) {
 		return fmt.Errorf("%w: this gofs agrees with the kernel on something else than the one before", ErrTakeover)
 	}
+	if err := keepPresent(server); err != nil {
+		return err
+	}
 	if err := unix.Dup3(d.fd(), fd, unix.O_CLOEXEC); err != nil {
 		return os.NewSyscallError("dup3", err)
 	}
@@ -375,6 +380,42 @@ func (s *Server) attach(d *Device, o Options) error {
 		}
 	}
 	s.fuse = server
+	return nil
+}
+
+// maxRequest is how long a request is at most that waits for an answer: one
+// header, and two names of the kernel's NAME_MAX or one of a link.
+const maxRequest = 8 << 10
+
+// keepPresent has the memory that requests are read into be there before.
+//
+// A reader that is killed when it has taken a request and copies it to a page
+// that is not there yet does not get that page: the kernel can hand a present
+// one to a process that dies, but does not make one for it. It then answers the
+// request with EIO, where what was read and not answered is sent again to the
+// next process. Of 300 kills at the start of serving, 6 made a reader fail.
+//
+// go-fuse makes its buffers where nobody else can; hence the look at a field
+// that it does not export.
+func keepPresent(server *fuse.Server) error {
+	field := reflect.ValueOf(server).Elem().FieldByName("readPool")
+	if !field.IsValid() || field.Type() != reflect.TypeFor[sync.Pool]() {
+		return errors.New("this go-fuse keeps its buffers elsewhere")
+	}
+	pool := (*sync.Pool)(field.Addr().UnsafePointer())
+	make := pool.New
+	pool.New = nil
+	for pool.Get() != nil { // that of INIT
+	}
+	pool.New = func() any {
+		b, ok := make().([]byte)
+		if ok {
+			for i := 0; i < min(len(b), maxRequest+os.Getpagesize()); i += os.Getpagesize() {
+				b[i] = 0
+			}
+		}
+		return b
+	}
 	return nil
 }
 

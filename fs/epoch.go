@@ -14,7 +14,6 @@ import (
 	"github.com/hanwen/go-fuse/v2/fuse"
 	"golang.org/x/sys/unix"
 
-	"gofs/blobstore"
 	"gofs/index"
 )
 
@@ -28,7 +27,7 @@ const (
 type epoch struct {
 	generation uint64
 	packs      *packs
-	packRefs   []blobstore.PackRef    // of packs
+	snap       *index.Snapshot        // of packs
 	releases   []*release             // by root node, the removed ones too
 	removed    map[*release]time.Time // until when they stay readable
 	root, bin  *listing
@@ -76,7 +75,7 @@ func newLink(target string, mtime int64) *link {
 // s.reloading is held, or nobody else has the server yet.
 func (s *Server) newEpoch(old *epoch, snap *index.Snapshot, p *packs) *epoch {
 	e := &epoch{
-		generation: snap.Generation, packs: p, packRefs: snap.Packs,
+		generation: snap.Generation, packs: p, snap: snap,
 		links: map[uint64]*link{}, removed: map[*release]time.Time{}, provenance: map[uint64]string{},
 	}
 	known := map[uint64]*release{}

@@ -9,7 +9,6 @@ import (
 	"time"
 
 	"gofs/blobstore"
-	"gofs/index"
 )
 
 // packs is a view that is closed when nobody reads from it any more.
@@ -118,22 +117,25 @@ func (s *Server) acquireRetired() []*packs {
 	return list
 }
 
-// retire lets go of the packs of an earlier epoch, at once where the new
-// snapshot has all of them and so every blob in them.
-func (s *Server) retire(p *packs, old []blobstore.PackRef, snap *index.Snapshot) {
-	have := map[uint32]bool{}
-	for _, ref := range snap.Packs {
-		have[ref.Number] = true
+// maxRetired bounds the states of the store that are kept for removed
+// versions. Each has its index in memory, and the packs that later ones have
+// not.
+const maxRetired = 16
+
+// retire keeps the packs of an earlier epoch where removed versions that can
+// still be read may have blobs there that the new one has not.
+func (s *Server) retire(old, e *epoch) (kept bool) {
+	if len(e.removed) == 0 || e.snap.HasAll(old.snap) {
+		return false
 	}
-	for _, ref := range old {
-		if !have[ref.Number] {
-			s.retiredMu.Lock()
-			s.retired = append(s.retired, retiredPacks{p, time.Now().Add(removedFor)})
-			s.retiredMu.Unlock()
-			return
-		}
+	s.retiredMu.Lock()
+	defer s.retiredMu.Unlock()
+	s.retired = append(s.retired, retiredPacks{old.packs, time.Now().Add(removedFor)})
+	if len(s.retired) > maxRetired {
+		s.retired[0].release()
+		s.retired = slices.Delete(s.retired, 0, 1)
 	}
-	p.release()
+	return true
 }
 
 // expire closes the retired packs whose time is over.

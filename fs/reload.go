@@ -99,11 +99,16 @@ func (s *Server) Reload(ctx context.Context) error {
 		}
 		return nil
 	}
+	view.Share(old.packs.view)
 	e := s.newEpoch(old, snap, newPacks(view))
 	s.tellShown(e)
+	// Whoever finds a blob in the new packs no more must find the old ones.
+	kept := s.retire(old, e)
 	s.now.Store(e)
+	if !kept {
+		old.packs.release()
+	}
 	s.counters.reloads.Add(1)
-	s.retire(old.packs, old.packRefs, snap)
 	s.invalidate(old, e)
 	return nil
 }
@@ -160,7 +165,7 @@ func (s *Server) prune(now time.Time) {
 	defer s.reloading.Unlock()
 	old := s.now.Load()
 	e := &epoch{
-		generation: old.generation, packs: old.packs, packRefs: old.packRefs,
+		generation: old.generation, packs: old.packs, snap: old.snap,
 		removed: map[*release]time.Time{},
 		root:    old.root, bin: old.bin, links: old.links, bytes: old.bytes, files: old.files, provenance: old.provenance,
 	}

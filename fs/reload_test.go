@@ -179,6 +179,95 @@ func TestRemovedPacks(t *testing.T) {
 	}
 }
 
+// TestRetiredPacks removes and collects more versions than a mount keeps
+// states of the store for. Each pack is open once, whichever states have it.
+func TestRetiredPacks(t *testing.T) {
+	store := newStore(t)
+	add(t, store, "1.22.8", sample())
+	s, dir := mountWith(t, store, Options{DecodedCache: 1})
+	drop := func(name string, remove ...string) {
+		t.Helper()
+		snap, err := store.Snapshot()
+		if err != nil {
+			t.Fatal(err)
+		}
+		loc, ok := snap.Locate(blobstore.Sum([]byte(name)))
+		if !ok {
+			t.Fatalf("%s is in no pack", name)
+		}
+		change(t, store, index.Change{Remove: remove, Drop: []uint32{loc.Pack}})
+		i := slices.IndexFunc(snap.Packs, func(p blobstore.PackRef) bool { return p.Number == loc.Pack })
+		if err := errors.Join(os.Remove(filepath.Join(store.PackDir(), snap.Packs[i].Name+blobstore.Suffix)), s.Reload(t.Context())); err != nil {
+			t.Fatal(err)
+		}
+	}
+	put := func(name string) *os.Root {
+		t.Helper()
+		add(t, store, name, files{"f": {data: name, mode: 0o644}})
+		if err := s.Reload(t.Context()); err != nil {
+			t.Fatal(err)
+		}
+		r, err := os.OpenRoot(filepath.Join(dir, name))
+		if err == nil {
+			_, err = r.Stat("f")
+		}
+		if err != nil {
+			t.Fatal(err)
+		}
+		t.Cleanup(func() { r.Close() })
+		return r
+	}
+
+	const over = 3 // that are not kept any more
+	var removed []*os.Root
+	for i := range maxRetired + over {
+		name := fmt.Sprintf("1.23.%d", i)
+		removed = append(removed, put(name))
+		drop(name, name)
+	}
+	if n := openPacks(t, store); n != 1+maxRetired {
+		t.Errorf("%d packs are open, want that of 1.22.8 and %d others", n, maxRetired)
+	}
+	for i, r := range removed {
+		b, err := r.ReadFile("f")
+		if i < over {
+			if !errors.Is(err, syscall.EIO) {
+				t.Errorf("%d: %q, %v", i, b, err)
+			}
+		} else if err != nil || string(b) != fmt.Sprintf("1.23.%d", i) {
+			t.Errorf("%d: %q, %v", i, b, err)
+		}
+	}
+
+	// When no removed version can be read any more, gc takes nothing away.
+	put("1.24.0")
+	remove(t, store, "1.24.0")
+	if err := s.Reload(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	s.prune(time.Now().Add(2 * removedFor))
+	drop("1.24.0")
+	if n := openPacks(t, store); n != 1 || len(s.retired) != 0 {
+		t.Errorf("%d packs are open for %d states", n, len(s.retired))
+	}
+	check(t, filepath.Join(dir, "1.22.8"), sample())
+}
+
+// openPacks counts the descriptors of this process for packs of a store.
+func openPacks(t *testing.T, store *index.Store) (n int) {
+	t.Helper()
+	entries, err := os.ReadDir("/proc/self/fd")
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, e := range entries {
+		if to, err := os.Readlink("/proc/self/fd/" + e.Name()); err == nil && strings.HasPrefix(to, store.PackDir()) {
+			n++
+		}
+	}
+	return n
+}
+
 func TestReplacedStore(t *testing.T) {
 	var log logBuffer
 	store := newStore(t)

@@ -72,6 +72,7 @@ type Supervisor struct {
 	worker  *worker
 	crashes []time.Time
 	signals chan os.Signal
+	hung    chan struct{}
 	ending  bool
 	done    chan struct{}
 	err     error
@@ -117,7 +118,7 @@ func newSupervisor(store *index.Store, dir string, o Options, how Supervision) *
 	}
 	return &Supervisor{
 		store: store, dir: dir, o: o, how: how, log: o.Log,
-		signals: make(chan os.Signal, 4), done: make(chan struct{}),
+		signals: make(chan os.Signal, 4), hung: make(chan struct{}), done: make(chan struct{}),
 	}
 }
 
@@ -164,6 +165,15 @@ func (s *Supervisor) Signal(sig os.Signal) {
 	select {
 	case s.signals <- sig:
 	case <-s.done:
+	}
+}
+
+// Restart ends the process that serves, since it does not answer; another goes
+// on in its place. While none serves it does nothing.
+func (s *Supervisor) Restart() {
+	select {
+	case s.hung <- struct{}{}:
+	default:
 	}
 }
 
@@ -296,6 +306,9 @@ func (s *Supervisor) watch() *os.ProcessState {
 		case sig := <-s.signals:
 			s.ending = true
 			_ = w.process.Signal(sig) // it may be gone
+		case <-s.hung:
+			s.log.Error("the mount does not answer: its process is killed")
+			_ = w.process.Kill()
 		}
 	}
 }

@@ -223,11 +223,9 @@ func readChild() error {
 }
 
 // TestKill kills the serving process again and again, each just when it began
-// to serve, while others read. Nobody gets a wrong byte or hangs. An I/O error
-// is rare: the kernel gives one where a thread is killed while it takes a
-// request and has no page to copy it to yet (1 to 2 in 100 kills).
+// to serve, while others read. Nobody gets a wrong byte or an error, or hangs.
 func TestKill(t *testing.T) {
-	kills := 100
+	kills := 300
 	if testing.Short() {
 		kills = 15
 	}
@@ -255,7 +253,7 @@ func TestKill(t *testing.T) {
 		t.Error("readers:", err)
 	}
 	var failed int
-	if _, err := fmt.Sscan(out.String(), &failed); err != nil || failed > 1+kills/10 {
+	if _, err := fmt.Sscan(out.String(), &failed); err != nil || failed > 0 {
 		t.Errorf("%d I/O errors, %v", failed, err)
 	}
 	t.Logf("%d I/O errors in %d kills", failed, kills)

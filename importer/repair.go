@@ -99,7 +99,7 @@ func (r *Repair) find(ctx context.Context) error {
 		}
 	}
 	for _, ref := range r.snap.Packs {
-		err := r.view.VerifyPack(ctx, ref, func(blobstore.Damage) { r.packs[ref.Number] = true }, func(int64) {})
+		err := r.view.VerifyPack(ctx, ref, func(blobstore.Damage) { r.packs[ref.Number] = true }, func(int64, []blobstore.Placed) {})
 		if err != nil {
 			return err
 		}

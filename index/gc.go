@@ -343,25 +343,25 @@ func (c *collection) removeGarbage() error {
 	for _, p := range c.snap.Packs {
 		named[p.Name] = true
 	}
-	dir := c.writer.store.PackDir()
-	packs, temps, err := blobstore.ListPacks(dir)
+	dir := c.writer.store.dir
+	packs, temps, err := blobstore.ListPacks(c.writer.store.PackDir())
 	if err != nil {
 		return err
 	}
 	var garbage []string
 	for _, name := range []string{databaseFile, generationFile, formatFile} {
-		garbage = append(garbage, filepath.Join(c.writer.store.dir, name+newSuffix))
+		garbage = append(garbage, name+newSuffix)
 	}
 	for _, name := range packs {
 		if !named[name] {
-			garbage = append(garbage, filepath.Join(dir, name+blobstore.Suffix))
+			garbage = append(garbage, filepath.Join(packFolder, name+blobstore.Suffix))
 		}
 	}
 	for _, name := range temps {
-		garbage = append(garbage, filepath.Join(dir, name))
+		garbage = append(garbage, filepath.Join(packFolder, name))
 	}
 	for _, name := range garbage {
-		st, serr := os.Lstat(name)
+		st, serr := os.Lstat(filepath.Join(dir, name))
 		if serr != nil {
 			continue
 		}
@@ -369,7 +369,7 @@ func (c *collection) removeGarbage() error {
 		if c.opts.DryRun {
 			c.r.Freed += st.Size()
 		} else {
-			err = errors.Join(err, os.Remove(name))
+			err = errors.Join(err, blobstore.Remove(dir, name))
 		}
 	}
 	return err

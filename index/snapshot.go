@@ -279,6 +279,21 @@ func (snap *Snapshot) EachBlob(fn func(blobstore.ID, blobstore.Location)) {
 	}
 }
 
+// HasAll says whether every blob of another snapshot is in the index.
+func (snap *Snapshot) HasAll(other *Snapshot) bool {
+	rest := snap.blobs
+	for _, b := range other.blobs {
+		i := 0
+		for i < len(rest) && bytes.Compare(rest[i].id[:], b.id[:]) < 0 {
+			i++
+		}
+		if rest = rest[i:]; len(rest) == 0 || rest[0].id != b.id {
+			return false
+		}
+	}
+	return true
+}
+
 // Find returns the version that a name or an alias means.
 func (snap *Snapshot) Find(name string) (*Version, bool) { return Resolve(snap.Versions, name) }
 

@@ -104,7 +104,7 @@ type verification struct {
 	view *blobstore.View
 	opts VerifyOptions
 
-	mu  sync.Mutex // guards the rest where blobs are verified side by side
+	mu  sync.Mutex // guards the rest where records are read side by side
 	bad map[blobstore.ID]bool
 	r   *VerifyReport
 }
@@ -113,7 +113,17 @@ func (v *verification) damage(pack string, offset int64, err error) {
 	v.r.Damage = append(v.r.Damage, DamageLine{pack, offset, err.Error()})
 }
 
-// packs verifies all packs, and that the index says right where blobs lie.
+// place is where a record lies.
+type place struct {
+	pack   uint32
+	record int64
+}
+
+func (b *placedBlob) place() place { return place{b.loc.Pack, b.loc.Record} }
+
+// packs verifies all packs, and that what the index names can be read. What a
+// pack's own records say is not enough: a mount goes by the index, and finds
+// records that cannot be found from the front.
 func (v *verification) packs(ctx context.Context) error {
 	var total int64
 	for _, p := range v.snap.Packs {
@@ -122,56 +132,88 @@ func (v *verification) packs(ctx context.Context) error {
 	if v.opts.Total != nil {
 		v.opts.Total(total)
 	}
-	placed := map[blobstore.ID]blobstore.Location{}
-	broken := map[uint32]bool{} // not readable to the end, which is one damage
+	sound := map[blobstore.ID]bool{} // in its place
+	reported := map[place]bool{}
 	for _, ref := range v.snap.Packs {
 		v.r.Packs++
 		err := v.view.VerifyPack(ctx, ref, func(d blobstore.Damage) {
 			v.damage(d.Pack, d.Offset, d.Err)
-			broken[ref.Number] = broken[ref.Number] || d.Offset == 0
-			for _, id := range d.Blobs {
-				v.bad[id] = true
+			reported[place{ref.Number, d.Offset}] = true
+		}, func(size int64, blobs []blobstore.Placed) {
+			v.opts.Progress(size)
+			v.mu.Lock()
+			defer v.mu.Unlock()
+			for _, b := range blobs {
+				if loc, ok := v.snap.Locate(b.ID); ok && loc == b.Location {
+					sound[b.ID] = true
+				}
 			}
-		}, v.opts.Progress)
+		})
 		if err != nil {
 			return err
 		}
-		if err := v.place(ref, placed); err != nil {
-			return err
-		}
 	}
+	var rest []placedBlob
 	v.snap.EachBlob(func(id blobstore.ID, loc blobstore.Location) {
-		if placed[id] != loc {
+		switch b := (placedBlob{id, loc}); {
+		case sound[id]:
+		case reported[b.place()]:
 			v.bad[id] = true
-			if broken[loc.Pack] {
-				return
-			}
-			v.damage("", 0, fmt.Errorf("blob %s is not where the index says: %w", id, ErrIndex))
+		default:
+			rest = append(rest, b)
 		}
 	})
-	return nil
-}
-
-// place notes where the pack's own tables say its blobs lie, as far as they
-// can be read. What cannot has been reported already.
-func (v *verification) place(ref blobstore.PackRef, placed map[blobstore.ID]blobstore.Location) error {
-	p, err := v.view.Pack(ref.Number)
-	if err != nil {
-		return nil
-	}
-	for r, err := range p.Records(false) {
-		if err != nil {
-			break
+	return v.read(ctx, rest, func(run []placedBlob, failed []error) {
+		if _, err := v.view.Pack(run[0].loc.Pack); err != nil {
+			return // that is one damage, and reported
 		}
-		for _, b := range r.Placed() {
-			loc := b.Location
-			loc.Pack = ref.Number
-			if want, ok := v.snap.Locate(b.ID); ok && want == loc {
-				placed[b.ID] = loc
+		for i, err := range failed {
+			if err != nil {
+				v.damage("", 0, fmt.Errorf("blob %s is not where the index says: %w", run[i].id, err))
 			}
 		}
+	})
+}
+
+// read reads blobs as a mount does that has nothing in memory, each record
+// once, and notes those that it cannot. It hands on the errors of the blobs of
+// each record, not concurrently.
+func (v *verification) read(ctx context.Context, blobs []placedBlob, done func(run []placedBlob, failed []error)) error {
+	slices.SortFunc(blobs, func(a, b placedBlob) int {
+		return cmp.Or(cmp.Compare(a.loc.Pack, b.loc.Pack), cmp.Compare(a.loc.Record, b.loc.Record), cmp.Compare(a.loc.Offset, b.loc.Offset))
+	})
+	g, ctx := errgroup.WithContext(ctx)
+	g.SetLimit(runtime.GOMAXPROCS(0))
+	for len(blobs) > 0 {
+		n := 1
+		for n < len(blobs) && blobs[n].place() == blobs[0].place() {
+			n++
+		}
+		run := blobs[:n]
+		blobs = blobs[n:]
+		g.Go(func() error {
+			d, err := v.view.RecordAt(ctx, run[0].loc)
+			if ctx.Err() != nil {
+				return context.Cause(ctx)
+			}
+			failed := make([]error, len(run))
+			for i, b := range run {
+				if failed[i] = err; err == nil {
+					failed[i] = d.Check(b.id, b.loc)
+				}
+			}
+			v.mu.Lock()
+			defer v.mu.Unlock()
+			for i, b := range run {
+				if failed[i] != nil {
+					v.bad[b.id] = true
+				}
+			}
+			done(run, failed)
+			return nil
+		})
 	}
-	return nil
+	return g.Wait()
 }
 
 // tree reads a version's tree and inode numbers; nil if it cannot.
@@ -191,14 +233,11 @@ func (v *verification) tree(ctx context.Context, ver *Version) (*Tree, error) {
 	return t, nil
 }
 
-// blobs verifies the blobs of some trees, record by record.
+// blobs verifies the blobs of some trees.
 func (v *verification) blobs(ctx context.Context, trees []*Tree) error {
-	type place struct {
-		loc blobstore.Location
-		id  blobstore.ID
-	}
 	seen := map[blobstore.ID]bool{}
-	var places []place
+	var blobs []placedBlob
+	var total int64
 	for _, t := range trees {
 		if t == nil {
 			continue
@@ -206,48 +245,23 @@ func (v *verification) blobs(ctx context.Context, trees []*Tree) error {
 		for _, r := range t.AllBlobs() {
 			if loc, ok := v.snap.Locate(r.ID); ok && !seen[r.ID] {
 				seen[r.ID] = true
-				places = append(places, place{loc, r.ID})
+				blobs = append(blobs, placedBlob{r.ID, loc})
+				total += int64(loc.Length)
 			}
 		}
-	}
-	slices.SortFunc(places, func(a, b place) int {
-		return cmp.Or(cmp.Compare(a.loc.Pack, b.loc.Pack), cmp.Compare(a.loc.Record, b.loc.Record))
-	})
-	var total int64
-	for _, p := range places {
-		total += int64(p.loc.Length)
 	}
 	if v.opts.Total != nil {
 		v.opts.Total(total)
 	}
-	v.r.Blobs = len(places)
-	g, ctx := errgroup.WithContext(ctx)
-	g.SetLimit(runtime.GOMAXPROCS(0))
-	for len(places) > 0 {
-		n := 1 // the blobs of one record are verified by one goroutine
-		for n < len(places) && places[n].loc.Pack == places[0].loc.Pack && places[n].loc.Record == places[0].loc.Record {
-			n++
-		}
-		run := places[:n]
-		places = places[n:]
-		g.Go(func() error {
-			for _, p := range run {
-				_, err := v.view.Blob(ctx, p.id)
-				if ctx.Err() != nil {
-					return context.Cause(ctx)
-				}
-				if err != nil {
-					v.mu.Lock()
-					v.bad[p.id] = true
-					v.damage("", p.loc.Record, err)
-					v.mu.Unlock()
-				}
-				v.opts.Progress(int64(p.loc.Length))
+	v.r.Blobs = len(blobs)
+	return v.read(ctx, blobs, func(run []placedBlob, failed []error) {
+		for i, err := range failed {
+			if err != nil && (i == 0 || failed[i-1] != err) {
+				v.damage("", run[i].loc.Record, err)
 			}
-			return nil
-		})
-	}
-	return g.Wait()
+			v.opts.Progress(int64(run[i].loc.Length))
+		}
+	})
 }
 
 // files lists the files of a version that damage hits.

@@ -41,6 +41,7 @@ type mountCmd struct {
 	detached bool // from the terminal
 	crashes  int
 	goneWait time.Duration
+	stopWait time.Duration
 	worker   bool
 	resumeFD int
 	probe    bool
@@ -109,10 +110,11 @@ EXIT STATUS
 	f.IntVar(&c.readyFD, "ready-fd", 0, "write a line to this file descriptor once the mount answers")
 	f.IntVar(&c.crashes, "crashes", 0, "give a mount up after this many crashes in 10 seconds")
 	f.DurationVar(&c.goneWait, "gone-wait", 0, "wait this long for a process that dies to be gone")
+	f.DurationVar(&c.stopWait, "stop-wait", 10*time.Second, "serve a mount in use this long after systemd has ended it")
 	f.BoolVar(&c.worker, "worker", false, "serve for a supervisor")
 	f.IntVar(&c.resumeFD, "resume-fd", 0, "go on as the supervisor of which this file descriptor tells")
 	f.BoolVar(&c.probe, "probe", false, "ask the mount whether it answers")
-	for _, name := range []string{"ready-fd", "crashes", "gone-wait", "worker", "resume-fd", "probe"} {
+	for _, name := range []string{"ready-fd", "crashes", "gone-wait", "stop-wait", "worker", "resume-fd", "probe"} {
 		_ = f.MarkHidden(name)
 	}
 	return cmd
@@ -152,11 +154,8 @@ func (c *mountCmd) run(ctx context.Context, dir string) error {
 		return err
 	}
 	// What the user can mend is said here, before a second process starts.
-	store, err := c.g.createStore(ctx)
+	store, dir, err := c.places(ctx, dir)
 	if err != nil {
-		return err
-	}
-	if dir, err = mountPlace(ctx, dir, store); err != nil {
 		return err
 	}
 	if err := c.background(dir, hot); err != nil {
@@ -168,9 +167,31 @@ func (c *mountCmd) run(ctx context.Context, dir string) error {
 	return nil
 }
 
+// places opens the store and checks the folder to mount on, before anything is
+// made in either.
+func (c *mountCmd) places(ctx context.Context, dir string) (*index.Store, string, error) {
+	storeDir, err := c.g.storeDir()
+	if err != nil {
+		return nil, "", err
+	}
+	abs, err := filepath.Abs(dir)
+	if err != nil {
+		return nil, "", err
+	}
+	if within(abs, storeDir) || within(storeDir, abs) {
+		return nil, "", fmt.Errorf("%s: a store and its mount cannot lie in each other (the store is %s)", dir, storeDir)
+	}
+	store, err := c.g.createStore(ctx)
+	if err != nil {
+		return nil, "", err
+	}
+	dir, err = mountPlace(ctx, dir)
+	return store, dir, err
+}
+
 // mountPlace checks the folder to mount on, makes it if it is not there, and
 // returns its path without links.
-func mountPlace(ctx context.Context, dir string, store *index.Store) (string, error) {
+func mountPlace(ctx context.Context, dir string) (string, error) {
 	abs, err := filepath.Abs(dir)
 	if err != nil {
 		return "", err
@@ -187,12 +208,9 @@ func mountPlace(ctx context.Context, dir string, store *index.Store) (string, er
 			if err := unmount(m.dir, true); err != nil {
 				return "", fmt.Errorf("%s is a mount whose process died: %w", dir, err)
 			}
-			return mountPlace(ctx, dir, store)
+			return mountPlace(ctx, dir)
 		}
 		return "", fmt.Errorf("%s is a mount of another file system already (%s)", dir, m.fstype)
-	}
-	if within(abs, store.Dir()) || within(store.Dir(), abs) {
-		return "", fmt.Errorf("%s: a store and its mount cannot lie in each other (the store is %s)", dir, store.Dir())
 	}
 	entries, err := os.ReadDir(abs)
 	switch {
@@ -341,11 +359,8 @@ func (c *mountCmd) serve(ctx context.Context, dir string, o gofs.Options) error 
 	case c.resumeFD != 0:
 		return c.resume(ctx, dir, o, signals)
 	}
-	store, err := c.g.createStore(ctx)
+	store, dir, err := c.places(ctx, dir)
 	if err != nil {
-		return err
-	}
-	if dir, err = mountPlace(ctx, dir, store); err != nil {
 		return err
 	}
 	o.Log = log.With("mount", dir)
@@ -357,7 +372,7 @@ func (c *mountCmd) serve(ctx context.Context, dir string, o gofs.Options) error 
 	if err != nil {
 		return err
 	}
-	defer c.started(ctx, store, dir)()
+	defer c.started(ctx, store, dir, func() {})()
 	return c.attend(s, signals)
 }
 
@@ -371,15 +386,16 @@ func (c *mountCmd) servingOptions(store *index.Store, o gofs.Options) gofs.Optio
 	return o
 }
 
-// started says to all who want to know that the mount answers. The function
-// that it returns ends what it began.
-func (c *mountCmd) started(ctx context.Context, store *index.Store, dir string) (stop func()) {
+// started says to all who want to know that the mount answers; hung is called
+// when it does not any more, see watchHealth. The function that it returns ends
+// what it began.
+func (c *mountCmd) started(ctx context.Context, store *index.Store, dir string, hung func()) (stop func()) {
 	if c.readyFD != 0 {
 		c.ready(readyLine)
 	} else if !c.g.quiet {
 		fmt.Fprintf(c.cmd.OutOrStdout(), "mounted %s on %s\n", store.Dir(), dir)
 	}
-	return watchHealth(ctx, dir)
+	return watchHealth(ctx, dir, hung)
 }
 
 // attend waits for the end of a mount, or for a signal to end it.

@@ -79,6 +79,11 @@ func helperArgs(args []string) ([]string, error) {
 	if len(names) != 2 {
 		return nil, fmt.Errorf("usage: mount.gofs STORE DIR [-o store=DIR,hot=tmpfs|DIR[:SIZE],io=cache|passthrough,decoded-cache=SIZE,log=FILE,allow_other,nosupervise]")
 	}
+	// mount(8) makes a path of the source if that is there: "gofs" becomes /gofs
+	// where it runs in /.
+	if filepath.Clean(names[0]) == filepath.Clean(names[1]) {
+		names[0] = "none"
+	}
 	flags, err := helperFlags(names[0], options, sloppy)
 	if err != nil || fake {
 		return nil, err

@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"os"
 	"runtime/debug"
+	"sync/atomic"
 	"syscall"
 	"time"
 
@@ -71,17 +72,29 @@ func (c *mountCmd) look(ctx context.Context, s *gofs.Supervisor, store *index.St
 	// It does next to nothing from here on.
 	debug.SetGCPercent(10)
 	debug.FreeOSMemory()
-	defer c.started(context.WithoutCancel(ctx), store, dir)()
+	defer c.started(context.WithoutCancel(ctx), store, dir, s.Restart)()
+	var ended atomic.Bool
 	go func() {
 		for sig := range signals {
 			if sig == syscall.SIGHUP && c.detached {
 				continue // the terminal it was started from is gone
 			}
-			tellSystemd("STOPPING=1")
 			s.Signal(syscall.SIGTERM)
+			if tellSystemd("STOPPING=1") {
+				// It would kill both processes, and call that a failure.
+				time.AfterFunc(c.stopWait, func() {
+					ended.Store(true)
+					s.Signal(syscall.SIGKILL)
+				})
+			}
 		}
 	}()
-	return s.Wait()
+	err := s.Wait()
+	if ended.Load() && err != nil {
+		fmt.Fprintf(c.cmd.ErrOrStderr(), "gofs: %v\n", err)
+		return nil
+	}
+	return err
 }
 
 // work serves for a supervisor.

@@ -138,73 +138,108 @@ func buildThrough(t *testing.T, m *mounted, disturb ...func()) {
 	}
 }
 
-// TestNotify talks to systemd as sd_notify(3) says.
-func TestNotify(t *testing.T) {
+// service is a mount that systemd has started.
+type service struct {
+	*exec.Cmd
+	t      *testing.T
+	mnt    string
+	socket *net.UnixConn
+	stderr bytes.Buffer
+}
+
+func startService(t *testing.T, args ...string) *service {
+	t.Helper()
 	dir := t.TempDir()
-	l, err := net.ListenUnixgram("unixgram", &net.UnixAddr{Name: filepath.Join(dir, "notify"), Net: "unixgram"})
+	name := filepath.Join(dir, "notify")
+	l, err := net.ListenUnixgram("unixgram", &net.UnixAddr{Name: name, Net: "unixgram"})
 	if err != nil {
 		t.Fatal(err)
 	}
-	defer l.Close()
-	next := func() string {
-		t.Helper()
-		_ = l.SetReadDeadline(time.Now().Add(20 * time.Second))
-		b := make([]byte, 4096)
-		n, err := l.Read(b)
-		if err != nil {
-			t.Fatal(err)
-		}
-		return string(b[:n])
-	}
-	mnt := filepath.Join(dir, "mnt")
-	cmd := exec.Command(gofsBinary(t), "mount", "-f", "--supervise", mnt)
-	cmd.Env = append(os.Environ(), "GOFS_STORE="+filepath.Join(dir, "store"), "NOTIFY_SOCKET="+filepath.Join(dir, "notify"), "WATCHDOG_USEC=300000")
-	if err := cmd.Start(); err != nil {
+	s := &service{t: t, mnt: filepath.Join(dir, "mnt"), socket: l}
+	s.Cmd = exec.Command(gofsBinary(t), append([]string{"mount", "-f", "--supervise", s.mnt}, args...)...)
+	s.Env = append(os.Environ(), "GOFS_STORE="+filepath.Join(dir, "store"), "NOTIFY_SOCKET="+name, "WATCHDOG_USEC=3000000")
+	s.Stderr = &s.stderr
+	if err := s.Start(); err != nil {
 		t.Fatal(err)
 	}
-	defer unix.Unmount(mnt, unix.MNT_DETACH)
-	if got := next(); got != "READY=1\nSTATUS=serving "+mnt {
+	t.Cleanup(func() {
+		_ = unix.Unmount(s.mnt, unix.MNT_DETACH)
+		l.Close()
+	})
+	if got := s.next(); got != "READY=1\nSTATUS=serving "+s.mnt {
 		t.Errorf("%q", got)
 	}
+	return s
+}
+
+// next is what the service says next.
+func (s *service) next() string {
+	s.t.Helper()
+	_ = s.socket.SetReadDeadline(time.Now().Add(20 * time.Second))
+	b := make([]byte, 4096)
+	n, err := s.socket.Read(b)
+	if err != nil {
+		s.t.Fatal(err)
+	}
+	return string(b[:n])
+}
+
+// TestNotify talks to systemd as sd_notify(3) says.
+func TestNotify(t *testing.T) {
+	s := startService(t)
 	for range 2 {
-		if got := next(); got != "WATCHDOG=1" {
+		if got := s.next(); got != "WATCHDOG=1" {
 			t.Errorf("%q", got)
 		}
 	}
-	// A mount that does not answer feeds nothing.
-	st, err := served(mnt, 0)
+	// A process that does not answer is killed, and the next one does.
+	st, err := served(s.mnt, 0)
 	if err != nil {
 		t.Fatal(err)
 	}
 	if err := unix.Kill(st.PID, unix.SIGSTOP); err != nil {
 		t.Fatal(err)
 	}
-	_ = l.SetReadDeadline(time.Now().Add(1500 * time.Millisecond))
-	fed := 0
-	for b := make([]byte, 4096); ; fed++ {
-		if _, err := l.Read(b); err != nil {
-			if !errors.Is(err, os.ErrDeadlineExceeded) {
-				t.Error(err)
-			}
-			break
-		}
+	if st, err = served(s.mnt, st.PID); err != nil || st.Restarts != 1 {
+		t.Fatal(err, st)
 	}
-	if fed > 2 { // what was on its way
-		t.Errorf("fed %d times while it hung", fed)
-	}
-	if err := unix.Kill(st.PID, unix.SIGCONT); err != nil {
-		t.Fatal(err)
-	}
-	if got := next(); got != "WATCHDOG=1" {
+	if got := s.next(); got != "WATCHDOG=1" {
 		t.Errorf("%q", got)
 	}
-	if err := cmd.Process.Signal(unix.SIGTERM); err != nil {
+	if err := s.Process.Signal(unix.SIGTERM); err != nil {
 		t.Fatal(err)
 	}
 	for got := ""; got != "STOPPING=1"; {
-		got = next()
+		got = s.next()
 	}
-	if err := cmd.Wait(); err != nil {
+	if err := s.Wait(); err != nil {
+		t.Error(err)
+	}
+}
+
+// TestStopInUse ends a service whose mount is in use.
+func TestStopInUse(t *testing.T) {
+	s := startService(t, "--stop-wait=1ms")
+	user := exec.Command("cat")
+	user.Dir = s.mnt
+	in, err := user.StdinPipe()
+	if err == nil {
+		err = user.Start()
+	}
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := s.Process.Signal(unix.SIGTERM); err != nil {
+		t.Fatal(err)
+	}
+	if err := s.Wait(); err != nil || !strings.Contains(s.stderr.String(), s.mnt+": ended while in use") {
+		t.Errorf("%v, and it says %s", err, s.stderr.String())
+	}
+	if _, ok, err := mountAt(s.mnt); ok || err != nil {
+		t.Error("it is mounted still", err)
+	}
+	in.Close()
+	if err := user.Wait(); err != nil {
 		t.Error(err)
 	}
 }

@@ -10,20 +10,21 @@ import (
 )
 
 // tellSystemd sends a state to systemd, as sd_notify(3) does, where systemd
-// started this process and waits for it; else it does nothing.
-func tellSystemd(state string) {
+// started this process and waits for it; else it does nothing and says no.
+func tellSystemd(state string) bool {
 	name := os.Getenv("NOTIFY_SOCKET")
 	if name == "" {
-		return
+		return false
 	}
 	// An abstract name begins with @, for which package net puts the 0.
 	c, err := net.DialUnix("unixgram", nil, &net.UnixAddr{Name: name, Net: "unixgram"})
 	if err != nil {
-		return // systemd sees that nothing comes
+		return true // systemd sees that nothing comes
 	}
 	defer c.Close()
 	_ = c.SetWriteDeadline(time.Now().Add(time.Second)) // fails with the write
 	_, _ = c.Write([]byte(state))
+	return true
 }
 
 // watchdogTime is how long systemd waits for a sign of life; 0: for ever.
@@ -39,8 +40,10 @@ func watchdogTime() time.Duration {
 }
 
 // watchHealth tells systemd that the mount is there, and then again and again
-// that it answers. It returns a function that ends that.
-func watchHealth(ctx context.Context, dir string) (stop func()) {
+// that it answers. When it does not, hung is called; if it does not for the
+// watchdog's time, systemd ends the service. It returns a function that ends
+// that.
+func watchHealth(ctx context.Context, dir string, hung func()) (stop func()) {
 	tellSystemd("READY=1\nSTATUS=serving " + dir)
 	every := watchdogTime() / 3
 	if every == 0 {
@@ -53,6 +56,8 @@ func watchHealth(ctx context.Context, dir string) (stop func()) {
 		for {
 			if answers(ctx, dir, every) {
 				tellSystemd("WATCHDOG=1")
+			} else if ctx.Err() == nil {
+				hung()
 			}
 			select {
 			case <-ctx.Done():
