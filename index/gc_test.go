@@ -210,9 +210,37 @@ func TestGCCancelled(t *testing.T) {
 	check(t, s, map[string]content{"1.22.1": goLike(50, "y")})
 }
 
-func TestGCCompactsDatabase(t *testing.T) {
-	s := newStore(t)
-	put(t, s, "1.22.0", goLike(50, "x"))
+func TestDatabaseIsCompacted(t *testing.T) {
+	for name, change := range map[string]func(*Store){
+		"gc": func(s *Store) {
+			if r := collect(t, s, GCOptions{}); r.Freed < 2<<20 {
+				t.Errorf("%+v", r)
+			}
+		},
+		"commit": func(s *Store) { put(t, s, "1.22.2", goLike(10, "z")) },
+	} {
+		t.Run(name, func(t *testing.T) {
+			s := newStore(t)
+			put(t, s, "1.22.0", goLike(50, "x"))
+			leaveFreePages(t, s)
+			change(s)
+			st, err := os.Stat(filepath.Join(s.Dir(), databaseFile))
+			if err != nil || st.Size() > 1<<20 {
+				t.Errorf("%d bytes, %v", st.Size(), err)
+			}
+			put(t, s, "1.22.1", goLike(50, "y"))
+			want := map[string]content{"1.22.0": goLike(50, "x"), "1.22.1": goLike(50, "y")}
+			if name == "commit" {
+				want["1.22.2"] = goLike(10, "z")
+			}
+			check(t, s, want)
+		})
+	}
+}
+
+// leaveFreePages makes the database grow by 3 MB of free pages.
+func leaveFreePages(t *testing.T, s *Store) {
+	t.Helper()
 	err := s.update(func(tx *bolt.Tx) error {
 		b, err := tx.CreateBucket([]byte("junk"))
 		for i := range 600 {
@@ -220,20 +248,12 @@ func TestGCCompactsDatabase(t *testing.T) {
 		}
 		return err
 	})
+	if err == nil {
+		err = s.update(func(tx *bolt.Tx) error { return tx.DeleteBucket([]byte("junk")) })
+	}
 	if err != nil {
 		t.Fatal(err)
 	}
-	if err := s.update(func(tx *bolt.Tx) error { return tx.DeleteBucket([]byte("junk")) }); err != nil {
-		t.Fatal(err)
-	}
-	r := collect(t, s, GCOptions{})
-	st, err := os.Stat(filepath.Join(s.Dir(), databaseFile))
-	if err != nil || st.Size() > 1<<20 || r.Freed < 2<<20 {
-		t.Errorf("%d bytes, %+v, %v", st.Size(), r, err)
-	}
-	check(t, s, map[string]content{"1.22.0": goLike(50, "x")})
-	put(t, s, "1.22.1", goLike(50, "y"))
-	check(t, s, map[string]content{"1.22.0": goLike(50, "x"), "1.22.1": goLike(50, "y")})
 }
 
 // Whatever comes in which order, the store has what it should have.
