@@ -101,7 +101,7 @@ func (t *table) intern(list []identity) ([]*inode, error) {
 	if old := t.pages.Load(); old != nil {
 		maps.Copy(pages, *old)
 	}
-	inodes, fresh := make([]*inode, len(list)), map[uint64]*inode{}
+	inodes, fresh := make([]*inode, len(list)), make(map[uint64]*inode, len(list))
 	var slab []inode
 	for i := range list {
 		id := &list[i]
