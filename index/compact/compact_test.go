@@ -379,7 +379,7 @@ func TestRandomWork(t *testing.T) {
 	r := rand.New(rand.NewPCG(7, 8))
 	s := newStore(t)
 	want := map[string]content{}
-	names := []string{"1.21.0", "1.22.0", "1.22.1", "1.22.2", "1.22.3", "1.22.8", "1.23.0"}
+	names := []string{"1.21.0", "1.22.0", "1.22.1", "1.22.2", "1.22.3", "1.22.8", "1.23.0", "1.22.2.windows-amd64", "1.22.3.windows-amd64"}
 	var log []string
 	steps := 24
 	if testing.Short() {
