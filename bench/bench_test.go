@@ -126,13 +126,34 @@ func TestBenchSmoke(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	for _, text := range []string{"## Targets", "### go build", "| dwarfs |", "warm.svg", "| hard links |"} {
+	for _, text := range []string{"## Targets", "### go build", "| dwarfs |", "warm.svg", "room.svg", "| hard links |"} {
 		if !bytes.Contains(report, []byte(text)) {
 			t.Errorf("report lacks %q", text)
 		}
 	}
 	if svg, err := os.ReadFile(filepath.Join(out, "warm.svg")); err != nil || !bytes.Contains(svg, []byte("<svg")) {
 		t.Errorf("warm.svg: %v", err)
+	}
+}
+
+func TestPlotRoom(t *testing.T) {
+	r := &results{Releases: []string{"1.22.8"}}
+	file := filepath.Join(t.TempDir(), "room.svg")
+	if drawn, err := r.plotRoom(file); drawn || err != nil {
+		t.Errorf("of nothing: %v, %v", drawn, err)
+	}
+	r.Archivers = []archiver{{Name: "unpacked", Bytes: 2e9}, {Name: "a missing tool"}, {Name: "gofs", Bytes: 162.4e6}}
+	if drawn, err := r.plotRoom(file); !drawn || err != nil {
+		t.Errorf("%v, %v", drawn, err)
+	}
+	svg, err := os.ReadFile(file)
+	if err != nil {
+		t.Fatal(err)
+	}
+	for text, want := range map[string]bool{"unpacked": true, "162": true, "gofs": true, "a missing tool": false} {
+		if bytes.Contains(svg, []byte(">"+text)) != want && bytes.Contains(svg, []byte(" "+text+"<")) != want {
+			t.Errorf("%q in the plot: want %v", text, want)
+		}
 	}
 }
 

@@ -1,14 +1,17 @@
 package main
 
 import (
+	"fmt"
 	"image/color"
 	"math"
 	"path/filepath"
+	"slices"
 	"strings"
 
 	"gonum.org/v1/plot"
 	"gonum.org/v1/plot/plotter"
 	"gonum.org/v1/plot/vg"
+	"gonum.org/v1/plot/vg/draw"
 )
 
 // colors tell the peers apart, also where red and green look the same (Okabe
@@ -40,7 +43,49 @@ func (r *results) plots(dir string) ([]string, error) {
 			written = append(written, p.file)
 		}
 	}
-	return written, nil
+	drawn, err := r.plotRoom(filepath.Join(dir, "room.svg"))
+	if drawn {
+		written = append(written, "room.svg")
+	}
+	return written, err
+}
+
+// plotRoom draws a bar for each way to keep the releases.
+func (r *results) plotRoom(file string) (drawn bool, err error) {
+	var labels []string
+	var values plotter.Values
+	numbers := plotter.XYLabels{}
+	for _, a := range slices.Backward(r.Archivers) { // the first at the top
+		if a.Bytes > 0 {
+			numbers.XYs = append(numbers.XYs, plotter.XY{X: a.Bytes / 1e6, Y: float64(len(values))})
+			numbers.Labels = append(numbers.Labels, fmt.Sprintf(" %.0f", a.Bytes/1e6))
+			labels, values = append(labels, a.Name), append(values, a.Bytes/1e6)
+		}
+	}
+	if len(values) == 0 {
+		return false, nil
+	}
+	p := plot.New()
+	p.Title.Text = fmt.Sprintf("Room for %d releases, MB (less is better)", len(r.Releases))
+	bars, err := plotter.NewBarChart(values, vg.Points(14))
+	if err != nil {
+		return false, err
+	}
+	bars.Horizontal = true
+	bars.LineStyle.Width = 0
+	bars.Color = colors[0]
+	text, err := plotter.NewLabels(numbers)
+	if err != nil {
+		return false, err
+	}
+	for i := range text.TextStyle {
+		text.TextStyle[i].YAlign = draw.YCenter
+	}
+	p.Add(bars, text)
+	p.NominalY(labels...)
+	p.Y.Tick.Label.Font.Size = vg.Points(9)
+	p.X.Min, p.X.Max = 0, 1.1*slices.Max(values)
+	return true, p.Save(18*vg.Centimeter, vg.Length(len(values)+3)*vg.Points(24), file)
 }
 
 // plot draws a group of bars for each workload, a bar for each peer. It draws

@@ -9,7 +9,8 @@
 // nothing is left in are removed, as gofs gc does.
 //
 // A program becomes one record, a delta of the same program of a neighbouring
-// release and of the go command and the compiler of its own, in the form of
+// release, or of the same release for another system on the same architecture,
+// and of the go command and the compiler of its own, in the form of
 // package goprog. Small files are gathered by folder, with the files of the
 // same paths in a neighbouring release as bases.
 package compact
@@ -35,7 +36,8 @@ type Options struct {
 	Effort blobstore.Effort
 	// MaxDepth bounds the chains of bases, 3 to blobstore.MaxDepth, 4 by default.
 	// From 6 on the tools are deltas of other minor releases' too, for less room
-	// and slower reads.
+	// and slower reads. The programs of a platform may have one more where the
+	// store has another platform of its architecture.
 	MaxDepth int
 	// MaxChain bounds the plain bytes that a read of a small file decodes.
 	// Default 4 MiB.

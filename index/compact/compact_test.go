@@ -99,6 +99,56 @@ func TestPatch(t *testing.T) {
 	check(t, s, want)
 }
 
+// The programs of one architecture are deltas of each other, whatever the system.
+func TestRealPlatforms(t *testing.T) {
+	s, want := filled(t, "1.22.0", "1.22.1", "1.22.0.windows-amd64", "1.22.1.windows-amd64", "1.22.1.darwin-arm64")
+	run(t, s, Options{})
+	check(t, s, want)
+	snap, view, err := s.OpenView(blobstore.NewCache(0))
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer view.Close()
+	record := func(name, path string) *blobstore.Record {
+		for i := range snap.Versions {
+			if v := &snap.Versions[i]; v.Name == name {
+				tree, err := snap.Tree(t.Context(), view, v)
+				if err != nil {
+					t.Fatal(err)
+				}
+				e, ok := tree.Find(path)
+				if !ok {
+					t.Fatalf("%s has no %s", name, path)
+				}
+				r, err := view.Stored(tree.Blobs(e)[0].ID)
+				if err != nil {
+					t.Fatal(err)
+				}
+				return r
+			}
+		}
+		t.Fatalf("no version %s", name)
+		return nil
+	}
+	for _, c := range []struct {
+		name, path, baseName, basePath string
+		depth                          int
+	}{
+		{"1.22.1.windows-amd64", "bin/go.exe", "1.22.1", "bin/go", 1},
+		{"1.22.1.windows-amd64", "pkg/tool/windows_amd64/compile.exe", "1.22.1", "pkg/tool/linux_amd64/compile", 2},
+		{"1.22.1.windows-amd64", "pkg/tool/windows_amd64/asm.exe", "1.22.1", "pkg/tool/linux_amd64/asm", 3},
+		{"1.22.0.windows-amd64", "pkg/tool/windows_amd64/asm.exe", "1.22.1.windows-amd64", "pkg/tool/windows_amd64/asm.exe", 4},
+	} {
+		r, base := record(c.name, c.path), record(c.baseName, c.basePath)
+		if !r.IsProgram() || r.Depth() != c.depth || !slices.Contains(r.Bases(), base.Blobs()[0].ID) {
+			t.Errorf("%s %s: program %v, depth %d, not of %s", c.name, c.path, r.IsProgram(), r.Depth(), c.basePath)
+		}
+	}
+	if r := record("1.22.1.darwin-arm64", "bin/go"); !r.IsProgram() {
+		t.Error("a Mach-O program is none")
+	}
+}
+
 func (c content) size() (n int64) {
 	for _, b := range c {
 		n += int64(len(b))
@@ -329,7 +379,7 @@ func TestRandomWork(t *testing.T) {
 	r := rand.New(rand.NewPCG(7, 8))
 	s := newStore(t)
 	want := map[string]content{}
-	names := []string{"1.21.0", "1.22.0", "1.22.1", "1.22.2", "1.22.3", "1.22.8", "1.23.0"}
+	names := []string{"1.21.0", "1.22.0", "1.22.1", "1.22.2", "1.22.3", "1.22.8", "1.23.0", "1.22.2.windows-amd64", "1.22.3.windows-amd64"}
 	var log []string
 	steps := 24
 	if testing.Short() {

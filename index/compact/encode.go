@@ -107,8 +107,10 @@ func (e *encoder) write(ctx context.Context, rec *blobstore.Record) error {
 
 // limit is how deep a record of these blobs may be, for the sake of those that
 // it is a base of.
-func (r *round) limit(ids []blobstore.ID) int {
-	limit := r.c.opts.MaxDepth
+func (r *round) limit(ids []blobstore.ID) int { return r.within(r.c.opts.MaxDepth, ids) }
+
+// within is limit where another depth is allowed.
+func (r *round) within(limit int, ids []blobstore.ID) int {
 	for _, id := range ids {
 		if l, ok := r.limits[id]; ok {
 			limit = min(limit, l)
@@ -186,7 +188,7 @@ func (e *encoder) large(ctx context.Context, f file) (*blobstore.Record, *blobst
 		for _, b := range blobs {
 			ids = append(ids, b.ID)
 		}
-		bases, err := e.bases(ctx, f, e.limit(ids))
+		bases, err := e.bases(ctx, f, e.within(e.programDepth(), ids))
 		if err != nil {
 			return nil, nil, err
 		}
@@ -205,6 +207,15 @@ func (e *encoder) large(ctx context.Context, f file) (*blobstore.Record, *blobst
 // bases of all others, so theirs are decoded once.
 const denseDepth = 6
 
+// programDepth bounds the chains of programs. Those of a platform that follows
+// another begin one lower and so may be one longer.
+func (e *encoder) programDepth() int {
+	if e.work.release.follows() {
+		return min(e.c.opts.MaxDepth+1, blobstore.MaxDepth)
+	}
+	return e.c.opts.MaxDepth
+}
+
 // bases returns the programs that f is to be a delta of: the same of another
 // version, and go and compile of its own. A chain may be limit long.
 func (e *encoder) bases(ctx context.Context, f file, limit int) ([]*blobstore.Program, error) {
@@ -212,17 +223,18 @@ func (e *encoder) bases(ctx context.Context, f file, limit int) ([]*blobstore.Pr
 	rank := rankOf(f.path)
 	// A head leaves room for its patches, a go command for the compiler, and
 	// that for the other tools.
-	depth := e.c.opts.MaxDepth - 2 + rank
+	depth := e.programDepth() - 2 + rank
 	if e.work.release.head {
 		depth--
 	}
 	depth = min(depth, limit)
 	for _, o := range e.relatives {
 		patch := o.minor == e.work.release.minor && o.version.Platform == e.work.release.version.Platform
-		if rank == 2 && !patch && e.c.opts.MaxDepth < denseDepth {
+		twin := e.work.release.follows() && o == e.work.release.lead
+		if rank == 2 && !patch && !twin && e.c.opts.MaxDepth < denseDepth {
 			continue
 		}
-		p, err := e.program(ctx, o, f.path, depth-1)
+		p, err := e.program(ctx, o, e.work.release.counterpart(f.path, o), depth-1)
 		if err != nil {
 			return nil, err
 		}

@@ -64,16 +64,16 @@ func main() {
 var builtDir = sync.OnceValues(func() (string, error) { return os.MkdirTemp("", "gofs-test-") })
 
 // built returns a program of a release as the go command links it.
-var built = func() func(t testing.TB, name, release string) string {
+var built = func() func(t testing.TB, name, release, platform string) string {
 	var mu sync.Mutex
 	have := map[string]string{}
-	return func(t testing.TB, name, release string) string {
+	return func(t testing.TB, name, release, platform string) string {
 		t.Helper()
 		mu.Lock()
 		defer mu.Unlock()
 		key := name + release
-		if have[key] != "" {
-			return have[key]
+		if have[key+platform] != "" {
+			return have[key+platform]
 		}
 		dir, err := builtDir()
 		if err != nil {
@@ -84,8 +84,9 @@ var built = func() func(t testing.TB, name, release string) string {
 		if err := os.WriteFile(file, fmt.Appendf(nil, mainGo, len(key), more, release, name), 0o644); err != nil {
 			t.Fatal(err)
 		}
+		system, arch, _ := strings.Cut(platform, "-")
 		cmd := exec.Command("go", "build", "-trimpath", "-ldflags=-w", "-o", file+".out", file)
-		cmd.Env = append(os.Environ(), "GOOS=linux", "GOARCH=amd64", "CGO_ENABLED=0", "GOFLAGS=", "GOWORK=off")
+		cmd.Env = append(os.Environ(), "GOOS="+system, "GOARCH="+arch, "CGO_ENABLED=0", "GOFLAGS=", "GOWORK=off")
 		if out, err := cmd.CombinedOutput(); err != nil {
 			t.Fatalf("go build: %v\n%s", err, out)
 		}
@@ -93,18 +94,32 @@ var built = func() func(t testing.TB, name, release string) string {
 		if err != nil {
 			t.Fatal(err)
 		}
-		have[key] = string(b)
-		return have[key]
+		have[key+platform] = string(b)
+		return string(b)
 	}
 }()
+
+// splitName returns what a name of a version says.
+func splitName(name string) (release, platform string) {
+	if at := strings.LastIndexByte(name, '.'); strings.Contains(name, "-") {
+		return name[:at], name[at+1:]
+	}
+	return name, "linux-amd64"
+}
 
 // makeRelease is a release with programs and some source files, of which some are
 // like those of others.
 func makeRelease(t testing.TB, name string) content {
+	name, platform := splitName(name)
 	c := content{"VERSION": "go" + name, "empty": ""}
-	c["bin/go"] = built(t, "go", name)
-	c["pkg/tool/linux_amd64/compile"] = built(t, "compile", name)
-	c["pkg/tool/linux_amd64/asm"] = built(t, "asm", name)
+	exe := ""
+	if strings.HasPrefix(platform, "windows-") {
+		exe = ".exe"
+	}
+	tools := "pkg/tool/" + strings.ReplaceAll(platform, "-", "_") + "/"
+	c["bin/go"+exe] = built(t, "go", name, platform)
+	c[tools+"compile"+exe] = built(t, "compile", name, platform)
+	c[tools+"asm"+exe] = built(t, "asm", name, platform)
 	r := rand.New(rand.NewPCG(1, 2))
 	for i := range 40 {
 		var b strings.Builder
@@ -161,7 +176,8 @@ func put(t testing.TB, s *index.Store, name string, c content) {
 		t.Fatal(err)
 	}
 	defer out.Abort()
-	v := index.Version{Name: name, Release: name, Platform: "linux-amd64", Time: 1_700_000_000, Imported: time.Unix(1_800_000_000, 0).UTC(), Generation: snap.Generation + 1, Source: "test", Files: len(c)}
+	release, platform := splitName(name)
+	v := index.Version{Name: name, Release: release, Platform: platform, Time: 1_700_000_000, Imported: time.Unix(1_800_000_000, 0).UTC(), Generation: snap.Generation + 1, Source: "test", Files: len(c)}
 	var items []index.Item
 	seen := map[blobstore.ID]bool{}
 	add := func(g blobstore.Group) {

@@ -1,10 +1,13 @@
 package compact
 
 import (
+	"cmp"
 	"context"
 	"crypto/sha256"
 	"go/version"
+	"runtime"
 	"slices"
+	"strings"
 
 	"gofs/blobstore"
 	"gofs/index"
@@ -86,6 +89,34 @@ type release struct {
 	tree    *index.Tree
 	minor   string // 1.23
 	head    bool   // the newest patch of its minor release and platform
+	// lead is the head of its minor release on the one of its architecture's platforms whose programs
+	// those of the others are deltas of.
+	lead *release
+}
+
+// follows says whether a release's programs are deltas of another platform's.
+func (r *release) follows() bool { return r.lead.version.Platform != r.version.Platform }
+
+// arch is the architecture of a release's platform.
+func (r *release) arch() string {
+	return r.version.Platform[strings.LastIndexByte(r.version.Platform, '-')+1:]
+}
+
+// counterpart is the path that another release has for the program that r has at a path.
+func (r *release) counterpart(path string, o *release) string {
+	from, to := r.version.Platform, o.version.Platform
+	if from == to || !strings.HasPrefix(path, "bin/") && !strings.HasPrefix(path, "pkg/tool/") {
+		return path
+	}
+	folder := func(platform string) string { return "pkg/tool/" + strings.ReplaceAll(platform, "-", "_") + "/" }
+	if tool, ok := strings.CutPrefix(path, folder(from)); ok {
+		path = folder(to) + tool
+	}
+	path = strings.TrimSuffix(path, ".exe")
+	if strings.HasPrefix(to, "windows-") {
+		path += ".exe"
+	}
+	return path
 }
 
 func (r *release) compare(o *release) int {
@@ -209,7 +240,8 @@ func (r *round) chainOf(s *stored) int64 {
 
 // order sorts the versions so that each comes after those it may be a delta
 // of: the newest patch of each minor release first, the newest of these
-// before the others, since that is what people use most; then the patches.
+// before the others, since that is what people use most, and of its platforms
+// the one that leads before those that follow; then the patches.
 func (r *round) order() {
 	newest := map[string]*release{}
 	for _, v := range r.versions {
@@ -218,23 +250,43 @@ func (r *round) order() {
 			newest[line] = v
 		}
 	}
+	leads := map[string]*release{}
 	for _, v := range newest {
 		v.head = true
+		line := v.arch() + v.minor
+		if l := leads[line]; l == nil || v.before(l) {
+			leads[line] = v
+		}
 	}
-	slices.SortStableFunc(r.versions, func(a, b *release) int {
-		if a.head != b.head {
-			if a.head {
-				return -1
-			}
+	turn := func(v *release) int {
+		switch {
+		case !v.head:
+			return 2
+		case v.follows():
 			return 1
 		}
-		return b.compare(a)
+		return 0
+	}
+	for _, v := range r.versions {
+		v.lead = leads[v.arch()+v.minor]
+	}
+	slices.SortStableFunc(r.versions, func(a, b *release) int {
+		return cmp.Or(turn(a)-turn(b), b.compare(a))
 	})
+}
+
+// before says whether r is to lead rather than o: the machine's own programs are read most.
+func (r *release) before(o *release) bool {
+	const own = runtime.GOOS + "-" + runtime.GOARCH
+	if mine := r.version.Platform == own; mine != (o.version.Platform == own) {
+		return mine
+	}
+	return r.version.Platform < o.version.Platform
 }
 
 // relatives lists the versions whose files are good bases for those of v, the
 // best first: for a patch its minor release's newest and then the others of
-// it; for these the next newer minor releases.
+// it; for these the one that leads and then the next newer minor releases.
 func (r *round) relatives(v *release) []*release {
 	var list []*release
 	for _, o := range r.versions {
@@ -244,8 +296,14 @@ func (r *round) relatives(v *release) []*release {
 	}
 	at := r.minors()
 	rank := func(o *release) (rank [4]int) {
-		if o.version.Platform != v.version.Platform {
+		switch {
+		case v.head && v.follows() && o == v.lead:
+		case o.version.Platform == v.version.Platform:
 			rank[0] = 1
+		case o.arch() == v.arch():
+			rank[0] = 2
+		default:
+			rank[0] = 3
 		}
 		d := at[o.minor] - at[v.minor] // positive for newer ones
 		if d < 0 {

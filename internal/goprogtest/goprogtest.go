@@ -7,48 +7,47 @@ import (
 	"encoding/binary"
 )
 
+// Where the parts of a tiny program lie.
+const (
+	text   = 0x401000
+	rodata = 0x402000
+	pcln   = 0x403000
+	data   = 0x404000
+)
+
+// symbol is a name for an address.
+type symbol struct {
+	name       string
+	addr, size uint64
+	section    uint16 // text, rodata and data in the order of their addresses, from 1
+}
+
+// contents are the parts of a tiny program.
+type contents struct {
+	code, types, words []byte
+	symbols            []symbol
+}
+
 // Tiny is a program of 2 KB for amd64 or arm64 that has something of everything the filter looks at.
 // It cannot be run. Different releases differ as those of one program do.
 func Tiny(machine elf.Machine, release byte) []byte {
-	const text, rodata, pcln, data = 0x401000, 0x402000, 0x403000, 0x404000
+	c := tiny(machine, release)
 	b := &builder{}
 	b.out.Write(make([]byte, binary.Size(elf.Header64{})))
 	b.add("", elf.SHT_NULL, 0, 0, nil)
-
-	code := make([]byte, 128)
-	if machine == elf.EM_X86_64 {
-		copy(code, "\xe8\x3b\x00\x00\x00\x48\x8d\x05\x00\x10\x00\x00\xc3") // call 0x401040; lea 0x40200c
-	} else {
-		copy(code, "\x10\x00\x00\x94\x01\x00\x00\xb0\x21\x40\x00\x91") // bl 0x401040; adrp, add 0x402010
-	}
-	code[100] = release
-	b.add(".text", elf.SHT_PROGBITS, elf.SHF_ALLOC|elf.SHF_EXECINSTR, text, code)
-
-	types := make([]byte, 128) // a type, its name and the functions' data
-	copy(types[20:], []byte{0, 8, 8, 22})
-	types[40] = 64
-	copy(types[64:], "\x00\x04*int")
-	binary.LittleEndian.PutUint32(types[96+4:], 0)
-	b.add(".rodata", elf.SHT_PROGBITS, elf.SHF_ALLOC, rodata, types)
+	b.add(".text", elf.SHT_PROGBITS, elf.SHF_ALLOC|elf.SHF_EXECINSTR, text, c.code)
+	b.add(".rodata", elf.SHT_PROGBITS, elf.SHF_ALLOC, rodata, c.types)
 	b.add(".gopclntab", elf.SHT_PROGBITS, elf.SHF_ALLOC, pcln, tinyPclntab())
-	words := make([]byte, 32)
-	words[31] = release
-	binary.LittleEndian.PutUint64(words, text)
-	binary.LittleEndian.PutUint64(words[8:], rodata)
-	binary.LittleEndian.PutUint64(words[16:], rodata+80)
-	b.add(".data", elf.SHT_PROGBITS, elf.SHF_ALLOC|elf.SHF_WRITE, data, words)
+	b.add(".data", elf.SHT_PROGBITS, elf.SHF_ALLOC|elf.SHF_WRITE, data, c.words)
 	var sym, str bytes.Buffer
 	str.WriteByte(0)
-	for _, s := range []struct {
-		name       string
-		addr, size uint64
-		info       byte
-	}{
-		{"runtime.text", text, 0, 2}, {"main.a", text, 64, 2}, {"main.b", text + 64, 64, 2},
-		{"runtime.types", rodata, 0, 1}, {"go:func.*", rodata + 96, 0, 1}, {"main.data", data, 32, 1},
-	} {
+	for _, s := range c.symbols {
+		info := byte(1)
+		if s.section == 1 {
+			info = 2
+		}
 		binary.Write(&sym, binary.LittleEndian, elf.Sym64{
-			Name: uint32(str.Len()), Info: s.info, Shndx: 1, Value: s.addr, Size: s.size,
+			Name: uint32(str.Len()), Info: info, Shndx: 1, Value: s.addr, Size: s.size,
 		})
 		str.WriteString(s.name + "\x00")
 	}
@@ -56,6 +55,30 @@ func Tiny(machine elf.Machine, release byte) []byte {
 	b.sections[len(b.sections)-1].Entsize = 24
 	b.add(".strtab", elf.SHT_STRTAB, 0, 0, str.Bytes())
 	return b.finish(machine)
+}
+
+func tiny(machine elf.Machine, release byte) contents {
+	c := contents{code: make([]byte, 128), types: make([]byte, 128), words: make([]byte, 32)}
+	if machine == elf.EM_X86_64 {
+		copy(c.code, "\xe8\x3b\x00\x00\x00\x48\x8d\x05\x00\x10\x00\x00\xc3") // call 0x401040; lea 0x40200c
+	} else {
+		copy(c.code, "\x10\x00\x00\x94\x01\x00\x00\xb0\x21\x40\x00\x91") // bl 0x401040; adrp, add 0x402010
+	}
+	c.code[100] = release
+	// A type, its name and the functions' data.
+	copy(c.types[20:], []byte{0, 8, 8, 22})
+	c.types[40] = 64
+	copy(c.types[64:], "\x00\x04*int")
+	binary.LittleEndian.PutUint32(c.types[96+4:], 0)
+	c.words[31] = release
+	binary.LittleEndian.PutUint64(c.words, text)
+	binary.LittleEndian.PutUint64(c.words[8:], rodata)
+	binary.LittleEndian.PutUint64(c.words[16:], rodata+80)
+	c.symbols = []symbol{
+		{"runtime.text", text, 0, 1}, {"main.a", text, 64, 1}, {"main.b", text + 64, 64, 1},
+		{"runtime.types", rodata, 0, 2}, {"go:func.*", rodata + 96, 0, 2}, {"main.data", data, 32, 3},
+	}
+	return c
 }
 
 // builder lays out a program.

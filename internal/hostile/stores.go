@@ -248,6 +248,21 @@ func chains() []Case {
 	return list
 }
 
+// changed is a store of one program with one byte changed, at each place that
+// matters and some that do not, in a record each.
+func changed(name string, plain []byte, of func(filtered []byte) record) Case {
+	filtered := value(filteredOf(plain))
+	m := maker{records: []record{rawOf(victim)}}
+	for at := 3; at < len(filtered); at += 1 + at/100 {
+		r := of(flip(filtered, at))
+		r.parts = []part{{blobstore.Sum(fmt.Append(nil, at)), uint32(len(plain))}}
+		m.records = append(m.records, r)
+		m.more = append(m.more, r.parts[0])
+	}
+	m.victim = partOf(victim)
+	return Case{Name: name, Want: damaged, Data: m.store()}
+}
+
 // programs are records of filtered programs that are none, or were changed.
 func programs() []Case {
 	var list []Case
@@ -271,17 +286,9 @@ func programs() []Case {
 	add("garbage", damaged, of([]byte(strings.Repeat("garbage", 100))))
 	add("length", damaged, of(append([]byte{1, 0xff, 0xff, 0xff, 0xff, 0x7f}, filtered[3:]...)))
 	add("other", damaged, of(value(filteredOf(goprogtest.Tiny(elf.EM_AARCH64, 1)))))
-	// One byte changed, at each place that matters and some that do not, in a
-	// record each.
-	m := maker{records: []record{rawOf(victim)}}
-	for at := 3; at < len(filtered); at += 1 + at/100 {
-		r := of(flip(filtered, at))
-		r.parts = []part{{blobstore.Sum(fmt.Append(nil, at)), uint32(len(plain))}}
-		m.records = append(m.records, r)
-		m.more = append(m.more, r.parts[0])
-	}
-	m.victim = partOf(victim)
-	list = append(list, Case{Name: "program-bytes.zip", Want: damaged, Data: m.store()})
+	list = append(list, changed("program-bytes.zip", plain, of),
+		changed("program-bytes-macho.zip", goprogtest.TinyMachO(elf.EM_AARCH64, 1), of),
+		changed("program-bytes-pe.zip", goprogtest.TinyPE(elf.EM_X86_64, 1), of))
 	whole := of(filtered)
 	half := len(plain) / 2
 	whole.parts = []part{partOf(plain), partOf(plain[:half]), {partOf(plain[half:]).id, uint32(len(plain) - half + 1)}}

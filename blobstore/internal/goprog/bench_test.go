@@ -3,6 +3,8 @@ package goprog
 import (
 	"os"
 	"testing"
+
+	"gofs/blobstore/internal/delta"
 )
 
 // BenchmarkInverse measures what a read of a program costs behind the delta; with
@@ -28,5 +30,28 @@ func BenchmarkInverse(b *testing.B) {
 		if _, err := Inverse(filtered, len(plain)); err != nil {
 			b.Fatal(err)
 		}
+	}
+}
+
+// BenchmarkSaves reports how long a delta of GOFS_TEST_PROGRAM from GOFS_TEST_BASE is as they are and
+// when both are filtered.
+func BenchmarkSaves(b *testing.B) {
+	program, err := os.ReadFile(os.Getenv("GOFS_TEST_PROGRAM"))
+	if err != nil {
+		b.Skip("no GOFS_TEST_PROGRAM: ", err)
+	}
+	base, err := os.ReadFile(os.Getenv("GOFS_TEST_BASE"))
+	if err != nil {
+		b.Fatal(err)
+	}
+	filtered, ok := Forward(program)
+	filteredBase, okBase := Forward(base)
+	if !ok || !okBase {
+		b.Fatal("not filtered")
+	}
+	for b.Loop() {
+		b.ReportMetric(float64(len(delta.Encode(nil, program, [][]byte{base}, delta.Options{}))), "plain-B")
+		b.ReportMetric(float64(len(delta.Encode(nil, filtered, [][]byte{filteredBase}, delta.Options{}))), "filtered-B")
+		b.ReportMetric(float64(len(delta.Encode(nil, filtered, nil, delta.Options{}))), "alone-B")
 	}
 }

@@ -40,6 +40,7 @@ func forward(plain []byte) ([]byte, error) {
 	if err != nil {
 		return nil, err
 	}
+	img.hashes.filter(img.b)
 	img.loadSymbols()
 	w := newWalker(img)
 	w.loadFunctions()
@@ -57,14 +58,17 @@ func forward(plain []byte) ([]byte, error) {
 	w.words(enc.visit)
 	enc.endGroup()
 	pool := appendPool(nil, img, extra)
-	img.filterSymtab(false)
+	tables, err := img.takeTables()
+	if err != nil {
+		return nil, err
+	}
 
-	out := make([]byte, 0, len(img.b)+len(pool)+len(enc.groups)+64)
+	out := make([]byte, 0, len(img.b)+len(tables)+len(pool)+len(enc.groups)+64)
 	out = append(out, version)
 	out = binary.AppendUvarint(out, uint64(len(plain)))
 	out = append(out, img.b...)
-	out = binary.AppendUvarint(out, uint64(len(pool)))
-	out = append(out, pool...)
+	out = append(out, tables...)
+	out = appendBytes(out, pool)
 	return append(out, enc.groups...), nil
 }
 
@@ -81,7 +85,6 @@ func Inverse(filtered []byte, maxPlain int) ([]byte, error) {
 		return nil, fmt.Errorf("%w: %d, allowed %d", ErrTooLarge, n, maxPlain)
 	}
 	body := r.bytes(n)
-	pool := reader{b: r.bytes(r.uvarint())}
 	if r.err != nil {
 		return nil, r.err
 	}
@@ -89,7 +92,13 @@ func Inverse(filtered []byte, maxPlain int) ([]byte, error) {
 	if err != nil {
 		return nil, errCorrupt(err.Error())
 	}
-	img.filterSymtab(true)
+	if err := img.putTables(&r); err != nil {
+		return nil, err
+	}
+	pool := reader{b: r.bytes(r.uvarint())}
+	if r.err != nil {
+		return nil, r.err
+	}
 	img.loadSymbols()
 	extra, err := readPool(&pool, img)
 	if err != nil {
@@ -98,7 +107,51 @@ func Inverse(filtered []byte, maxPlain int) ([]byte, error) {
 	if !img.restore(extra, &r) {
 		return nil, errCorrupt("references")
 	}
+	img.hashes.filter(img.b)
 	return img.b, nil
+}
+
+// takeTables filters what needs nothing but itself, and returns what must be known to undo that.
+func (img *image) takeTables() ([]byte, error) {
+	var out []byte
+	if img.format == elfFile {
+		img.filterValues(false)
+	} else {
+		order, err := img.valued().takeOrder()
+		if err != nil {
+			return nil, err
+		}
+		out = appendBytes(out, order)
+	}
+	img.filterNames(false)
+	if img.format == peFile {
+		img.filterUnwind(false)
+		out = appendBytes(out, img.takeRelocs())
+	}
+	return out, nil
+}
+
+// putTables is the inverse of takeTables.
+func (img *image) putTables(r *reader) error {
+	img.filterNames(true)
+	if img.format == elfFile {
+		img.filterValues(true)
+	} else if err := img.valued().putOrder(r.bytes(r.uvarint())); err != nil {
+		return err
+	}
+	if img.format == peFile {
+		img.filterUnwind(true)
+		if list := r.bytes(r.uvarint()); !putRelocs(img.bytes(&img.relocs), list) {
+			return errCorrupt("relocations")
+		}
+	}
+	return r.err
+}
+
+// appendBytes appends bytes behind their number.
+func appendBytes(dst, b []byte) []byte {
+	dst = binary.AppendUvarint(dst, uint64(len(b)))
+	return append(dst, b...)
 }
 
 // restore is the inverse of what forward did behind the symbol table. The groups of fields lie in
@@ -148,8 +201,7 @@ func (e *encoder) step(exception bool) {
 
 // endGroup begins the next of the groups of fields that a decoder takes on side by side.
 func (e *encoder) endGroup() {
-	e.groups = binary.AppendUvarint(e.groups, uint64(len(e.exceptions)))
-	e.groups = append(e.groups, e.exceptions...)
+	e.groups = appendBytes(e.groups, e.exceptions)
 	e.exceptions, e.since = nil, 0
 }
 

@@ -133,23 +133,31 @@ func TestRealRoundTrip(t *testing.T) {
 func TestRealBuilt(t *testing.T) {
 	goroot(t)
 	for _, c := range []struct {
-		name, env string
-		flags     []string
-		filtered  bool
+		name, platform string
+		flags          []string
+		filtered       bool
 	}{
-		{"amd64", "GOARCH=amd64", nil, true},
-		{"arm64", "GOARCH=arm64", nil, true},
-		{"no DWARF", "GOARCH=amd64", []string{"-ldflags=-w"}, true},
-		{"DWARF not compressed", "GOARCH=amd64", []string{"-ldflags=-compressdwarf=false"}, true},
-		{"PIE", "GOARCH=amd64", []string{"-buildmode=pie"}, true},
-		{"stripped", "GOARCH=amd64", []string{"-ldflags=-s -w"}, false},
-		{"386", "GOARCH=386", nil, false},
-		{"riscv64", "GOARCH=riscv64", nil, false},
+		{"amd64", "linux/amd64", nil, true},
+		{"arm64", "linux/arm64", nil, true},
+		{"no DWARF", "linux/amd64", []string{"-ldflags=-w"}, true},
+		{"DWARF not compressed", "linux/amd64", []string{"-ldflags=-compressdwarf=false"}, true},
+		{"PIE", "linux/amd64", []string{"-buildmode=pie"}, true},
+		{"stripped", "linux/amd64", []string{"-ldflags=-s -w"}, false},
+		{"386", "linux/386", nil, false},
+		{"Mach-O, amd64", "darwin/amd64", nil, true},
+		{"Mach-O, arm64", "darwin/arm64", nil, true},
+		{"Mach-O without DWARF", "darwin/arm64", []string{"-ldflags=-w"}, true},
+		{"Mach-O, stripped", "darwin/arm64", []string{"-ldflags=-s -w"}, true}, // has a signature and names of what it imports
+		{"PE, amd64", "windows/amd64", nil, true},
+		{"PE, arm64", "windows/arm64", nil, true},
+		{"PE without DWARF", "windows/amd64", []string{"-ldflags=-w"}, true},
+		{"PE, stripped", "windows/amd64", []string{"-ldflags=-s -w"}, false},
 	} {
 		t.Run(c.name, func(t *testing.T) {
 			out := filepath.Join(t.TempDir(), "program")
 			cmd := exec.Command("go", append(append([]string{"build", "-o", out}, c.flags...), "cmd/pack")...)
-			cmd.Env = append(os.Environ(), "GOOS=linux", "CGO_ENABLED=0", c.env)
+			system, arch, _ := strings.Cut(c.platform, "/")
+			cmd.Env = append(os.Environ(), "GOOS="+system, "GOARCH="+arch, "CGO_ENABLED=0")
 			if msg, err := cmd.CombinedOutput(); err != nil {
 				t.Fatalf("%v: %s", err, msg)
 			}

@@ -4,7 +4,6 @@ import (
 	"bytes"
 	"cmp"
 	"debug/elf"
-	"encoding/binary"
 	"errors"
 	"slices"
 	"strings"
@@ -20,12 +19,25 @@ const (
 	arm64
 )
 
+type format byte
+
+const (
+	elfFile format = iota + 1
+	machoFile
+	peFile
+)
+
+const (
+	maxSections = 4096
+	maxAddr     = 1 << 62
+	maxSize     = 1 << 40 // of a section
+)
+
 // section is a part of the file that is mapped at an address. Its bounds were checked.
 type section struct {
 	name      string
 	addr      uint64
 	off, size int
-	mapped    bool // whether it takes part in the address space
 	inFile    bool // whether the file holds its bytes
 	exec      bool
 }
@@ -42,10 +54,16 @@ type symbol struct {
 // image is a program as the walkers see it. b is plain in Forward, and becomes plain in Inverse.
 type image struct {
 	b        []byte
+	format   format
 	machine  machine
 	sections []section
-	symtab   section // entries of 24 bytes
+	symtab   section
 	strtab   section
+	bases    []uint64 // PE: where the sections begin that symbols count from
+	unwind   section  // PE: .pdata
+	handlers uint32   // PE: what the third column of that counts from
+	relocs   section  // PE: .reloc
+	hashes   pageHashes
 	strings  string            // of strtab
 	named    map[string]uint64 // the landmarks
 	symbols  []symbol          // by address, one for each
@@ -56,58 +74,48 @@ type image struct {
 
 // parse reads the headers, which the filter never touches.
 func parse(b []byte) (*image, error) {
-	if len(b) >= 1<<30 || !bytes.HasPrefix(b, []byte(elf.ELFMAG)) {
-		return nil, errUnknown
-	}
-	f, err := elf.NewFile(bytes.NewReader(b))
-	if err != nil || f.Class != elf.ELFCLASS64 || f.ByteOrder != binary.LittleEndian || len(f.Sections) > 4096 {
-		return nil, errUnknown
-	}
 	img := &image{b: b, low: ^uint64(0)}
-	switch f.Machine {
-	case elf.EM_X86_64:
-		img.machine = amd64
-	case elf.EM_AARCH64:
-		img.machine = arm64
-	default:
+	var err error
+	switch {
+	case len(b) >= 1<<30:
 		return nil, errUnknown
+	case bytes.HasPrefix(b, []byte(elf.ELFMAG)):
+		err = img.parseELF()
+	case bytes.HasPrefix(b, []byte(machoMagic)):
+		err = img.parseMachO()
+	case bytes.HasPrefix(b, []byte(peMagic)):
+		err = img.parsePE()
+	default:
+		err = errUnknown
 	}
-	for _, s := range f.Sections {
-		if err := img.addSection(s); err != nil {
-			return nil, err
-		}
+	if err != nil {
+		return nil, err
 	}
 	if img.symtab.size == 0 || img.strtab.size == 0 || img.section(".text") == nil ||
-		img.high >= 1<<62 || overlap(img.sections) {
+		img.high >= 1<<62 || overlap(img.sections) || img.symtab.size/entrySize[img.format] > img.maxSymbols() {
 		return nil, errUnknown
 	}
 	return img, nil
 }
 
-func (img *image) addSection(s *elf.Section) error {
-	inFile := s.Type != elf.SHT_NOBITS && s.Type != elf.SHT_NULL
-	if inFile && (s.Offset > uint64(len(img.b)) || s.FileSize > uint64(len(img.b))-s.Offset) ||
-		s.Size > 1<<40 || s.Addr > 1<<62 {
+// maxSymbols bounds the memory that symbols take, some 150 bytes each. Real programs have one for
+// 600 bytes and more.
+func (img *image) maxSymbols() int { return 1024 + len(img.b)/64 }
+
+// addSection adds a part of the address space.
+func (img *image) addSection(s section) error {
+	if s.inFile && !img.holds(uint64(s.off), uint64(s.size)) || len(img.sections) >= maxSections {
 		return errUnknown
 	}
-	sec := section{
-		name: s.Name, addr: s.Addr, off: int(s.Offset), size: int(s.Size), inFile: inFile,
-		mapped: s.Flags&elf.SHF_ALLOC != 0 && s.Addr != 0, exec: s.Flags&elf.SHF_EXECINSTR != 0,
-	}
-	if inFile {
-		sec.size = int(s.FileSize)
-	}
-	switch {
-	case s.Type == elf.SHT_SYMTAB && s.FileSize <= uint64(len(img.b)):
-		img.symtab = sec
-	case s.Name == ".strtab" && inFile:
-		img.strtab = sec
-	case sec.mapped && sec.size > 0 && s.Flags&elf.SHF_TLS == 0:
-		img.sections = append(img.sections, sec)
-		img.low = min(img.low, sec.addr)
-		img.high = max(img.high, sec.end())
-	}
+	img.sections = append(img.sections, s)
+	img.low = min(img.low, s.addr)
+	img.high = max(img.high, s.end())
 	return nil
+}
+
+// holds reports whether the file has n bytes at off.
+func (img *image) holds(off, n uint64) bool {
+	return off <= uint64(len(img.b)) && n <= uint64(len(img.b))-off
 }
 
 // overlap sorts the sections by address and reports whether any two share file bytes or addresses,
@@ -163,38 +171,55 @@ func (img *image) data(addr uint64) []byte {
 
 // landmarks are the symbols that tell where something is. Go 1.20 renamed those with a colon.
 var landmarks = []string{
-	"runtime.text", "runtime.types", "type:*", "type.*", "go:string.*", "go.string.*",
+	"runtime.text", "runtime.types", "type:*", "type.*", "typerel.*", "go:string.*", "go.string.*",
 	"go:func.*", "go.func.*", "runtime.findfunctab",
+	"runtime.pclntab", "runtime.epclntab", "runtime.typelink",
 }
 
 // loadSymbols reads the symbol table, which is plain by now.
 func (img *image) loadSymbols() {
-	tab := img.bytes(&img.symtab)
 	img.strings = string(img.bytes(&img.strtab))
 	img.named = map[string]uint64{}
-	all := make([]symbol, 0, len(tab)/symSize)
-	for ; len(tab) >= symSize; tab = tab[symSize:] {
-		addr, name := binary.LittleEndian.Uint64(tab[8:]), stringAt(img.strings, binary.LittleEndian.Uint32(tab))
-		s := img.at(addr)
+	all := make([]symbol, 0, img.symtab.size/entrySize[img.format])
+	img.entries(func(e []byte) {
+		sym := img.symbol(e)
+		s := img.at(sym.addr)
 		if s == nil {
-			continue
+			return
 		}
-		if _, seen := img.named[name]; !seen && slices.Contains(landmarks, name) {
-			img.named[name] = addr
+		if _, seen := img.named[sym.name]; !seen && slices.Contains(landmarks, sym.name) {
+			img.named[sym.name] = sym.addr
 		}
-		all = append(all, symbol{
-			addr: addr, size: min(binary.LittleEndian.Uint64(tab[16:]), 1<<40), name: name, text: s.exec,
-		})
-	}
+		sym.text = s.exec
+		all = append(all, sym)
+	})
 	// Of the symbols of one address that with a size counts, then the first.
 	slices.SortStableFunc(all, func(a, b symbol) int {
 		return cmp.Or(cmp.Compare(a.addr, b.addr), cmp.Compare(min(b.size, 1), min(a.size, 1)))
 	})
 	img.symbols = slices.CompactFunc(all, func(a, b symbol) bool { return a.addr == b.addr })
+	if img.format != elfFile {
+		img.sizeSymbols()
+	}
 	for _, s := range img.symbols {
 		if s.text && s.size > 0 {
 			img.funcs = append(img.funcs, s)
 		}
+	}
+	if img.format == peFile {
+		img.splitSections()
+	}
+}
+
+// sizeSymbols lets every function end where the next symbol begins, in formats that do not say.
+func (img *image) sizeSymbols() {
+	for i := range img.symbols {
+		s := &img.symbols[i]
+		end := img.at(s.addr).end()
+		if i+1 < len(img.symbols) {
+			end = min(end, img.symbols[i+1].addr)
+		}
+		s.size = end - s.addr
 	}
 }
 

@@ -31,9 +31,16 @@ const (
 	maxMethods     = 1 << 12
 )
 
-// types returns the region of type descriptors and names.
+// types returns the region of type descriptors and names. Where the linker keeps apart what has to be
+// relocated, all but the first word of it has a symbol of its own.
 func (img *image) types() (from, to uint64) {
-	return img.region("runtime.types", "type:*", "type.*")
+	from, to = img.region("runtime.types", "type:*", "type.*")
+	for _, name := range []string{"type:*", "typerel.*"} {
+		if f, t := img.region(name); f > from && f <= from+8 && img.at(f) == img.at(from) {
+			to = max(to, t)
+		}
+	}
+	return from, to
 }
 
 // isType reports whether there seems to be a type at an address. It looks at bytes only that the
