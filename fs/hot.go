@@ -503,6 +503,10 @@ func (h *hotLayer) make(n *inode, key hotKey) (*hotFile, error) {
 
 func (h *hotLayer) write(n *inode, key hotKey) (*os.File, error) {
 	return h.folder.create(key, func(f *os.File) error {
+		// A tmpfs gives huge pages to what lies within the size of a file.
+		if err := f.Truncate(n.size); err != nil {
+			return err
+		}
 		for i := range n.refs {
 			b, err := h.blob(n.refs, i)
 			if err != nil {

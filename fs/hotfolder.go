@@ -60,6 +60,10 @@ func openHotTmpfs(size int64) (*hotFolder, error) {
 			return nil, fmt.Errorf("%s=%s: %w", o[0], o[1], err)
 		}
 	}
+	// With large folios, which ext4 has too, 10 GB/s are read through passthrough
+	// out of the page cache, and 4 without. A kernel that has no huge pages does not
+	// know the option.
+	_ = unix.FsconfigSetString(fd, "huge", "within_size")
 	if err := unix.FsconfigCreate(fd); err != nil {
 		return nil, err
 	}

@@ -395,7 +395,7 @@ func (s *Store) compactDatabase() error {
 		if err != nil {
 			return err
 		}
-		if free := int64(db.Stats().FreePageN * db.Info().PageSize); free < 1<<20 || 3*free < st.Size() {
+		if free := int64(db.Stats().FreePageN * db.Info().PageSize); free < 1<<20 || 4*free < st.Size() {
 			return nil
 		}
 		if err := os.Remove(path + newSuffix); err != nil && !errors.Is(err, os.ErrNotExist) {
