@@ -247,8 +247,11 @@ func TestRetiredPacks(t *testing.T) {
 	}
 	s.prune(time.Now().Add(2 * removedFor))
 	drop("1.24.0")
-	if n := openPacks(t, store); n != 1 || len(s.retired) != 0 {
-		t.Errorf("%d packs are open for %d states", n, len(s.retired))
+	s.retiredMu.Lock()
+	states := len(s.retired)
+	s.retiredMu.Unlock()
+	if n := openPacks(t, store); n != 1 || states != 0 {
+		t.Errorf("%d packs are open for %d states", n, states)
 	}
 	check(t, filepath.Join(dir, "1.22.8"), sample())
 }
