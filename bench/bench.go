@@ -171,7 +171,11 @@ func (b *bench) unpack(ctx context.Context, tarball, dir string) error {
 func (b *bench) run(ctx context.Context, name string, args ...string) error {
 	out, err := exec.CommandContext(ctx, name, args...).CombinedOutput()
 	if err != nil {
-		return fmt.Errorf("%s %s: %w: %s", filepath.Base(name), strings.Join(args, " "), err, firstLine(string(out)))
+		what := strings.Join(args, " ")
+		if len(what) > 100 {
+			what = what[:100] + "..."
+		}
+		return fmt.Errorf("%s %s: %w: %s", filepath.Base(name), what, err, lastLine(string(out)))
 	}
 	return nil
 }
@@ -304,6 +308,12 @@ func mountsBelow(dir string) ([]string, error) {
 		}
 	}
 	return found, nil
+}
+
+// lastLine is where most programs say why they failed.
+func lastLine(s string) string {
+	s = strings.TrimSpace(s)
+	return s[strings.LastIndexByte(s, '\n')+1:]
 }
 
 func firstLine(s string) string {

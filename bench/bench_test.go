@@ -157,6 +157,16 @@ func TestPlotRoom(t *testing.T) {
 	}
 }
 
+func TestArchiverTable(t *testing.T) {
+	r := &results{Release: "1.22.8", Figures: map[string]*figures{}}
+	r.Archivers = []archiver{{Name: "tar | zstd", Bytes: 1e6, Note: "failed: a | b"}}
+	var w strings.Builder
+	r.archiverTable(&w)
+	if want := "| tar \\| zstd | 1 | 100000000.0 % | – | – | failed: a \\| b |\n"; !strings.HasSuffix(w.String(), want+"\n") {
+		t.Errorf("table\n%s\nlacks %q", w.String(), want)
+	}
+}
+
 func TestParse(t *testing.T) {
 	for args, want := range map[string]string{
 		"-only nonsense":   "no group",

@@ -83,7 +83,7 @@ func (r *results) plotRoom(file string) (drawn bool, err error) {
 	}
 	p.Add(bars, text)
 	p.NominalY(labels...)
-	p.Y.Tick.Label.Font.Size = vg.Points(9)
+	p.Y.Label.Text = " " // else the longest name is cut
 	p.X.Min, p.X.Max = 0, 1.1*slices.Max(values)
 	return true, p.Save(18*vg.Centimeter, vg.Length(len(values)+3)*vg.Points(24), file)
 }

@@ -105,7 +105,7 @@ func (r *results) workloadTable(w *strings.Builder, name string) {
 			continue
 		}
 		if run.Error != "" {
-			fmt.Fprintf(w, "| %s | %s | %s |\n", run.Mode, run.Peer, strings.ReplaceAll(run.Error, "|", "/"))
+			fmt.Fprintf(w, "| %s | %s | %s |\n", run.Mode, run.Peer, cell(run.Error))
 			continue
 		}
 		if len(run.Samples) == 0 {
@@ -193,6 +193,9 @@ func (r *results) figureTable(w *strings.Builder) {
 	w.WriteString("\n")
 }
 
+// cell is a text as a table's cell has it.
+func cell(s string) string { return strings.ReplaceAll(s, "|", "\\|") }
+
 func (r *results) archiverTable(w *strings.Builder) {
 	if len(r.Archivers) == 0 {
 		return
@@ -212,7 +215,7 @@ func (r *results) archiverTable(w *strings.Builder) {
 		if a.Read > 0 {
 			back = fmt.Sprintf("%.1f s", a.Read)
 		}
-		fmt.Fprintf(w, "| %s | %s | %s | %s | %s | %s |\n", a.Name, mb, share, took, back, a.Note)
+		fmt.Fprintf(w, "| %s | %s | %s | %s | %s | %s |\n", cell(a.Name), mb, share, took, back, cell(a.Note))
 	}
 	w.WriteString("\n")
 }
