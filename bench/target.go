@@ -37,11 +37,7 @@ func (r *results) targets() []target {
 	for _, w := range []string{"find", "go list std", "go build", "go link"} {
 		t = append(t, r.silence(w))
 	}
-	for _, w := range append(names(fileWorkloads()), names(goWorkloads())...) {
-		if w != "go build -a" {
-			t = append(t, r.atMost(peerGofs, w, warm, 1.03))
-		}
-	}
+	t = append(t, r.warm(peerGofs)...)
 	t = append(t,
 		r.atMost(peerGofs, "cat", cold, 0.9),
 		r.atMost(peerGofs, "go build", cold, 1.0),
@@ -49,11 +45,7 @@ func (r *results) targets() []target {
 		r.firstVersion(peerGofs, 0.150),
 		r.atMost(peerGofs, "go build -a", warm, 1.02),
 		r.atMost(peerGofs, "go build -a", cold, 1.02))
-	for _, w := range append(names(fileWorkloads()), names(goWorkloads())...) {
-		if w != "go build -a" {
-			t = append(t, r.atMost(peerCompacted, w, warm, 1.03))
-		}
-	}
+	t = append(t, r.warm(peerCompacted)...)
 	t = append(t,
 		r.atMost(peerCompacted, "cat", cold, 1.5),
 		r.atMost(peerCompacted, "go build", cold, 1.3),
@@ -79,6 +71,16 @@ func (r *results) targets() []target {
 		r.figureRatio("import into an empty store, of tar -xzf", "first import, gofs", "first import, tar", 1),
 		r.figureRatio("import beside a neighbour, of tar -xzf", "second import, gofs", "second import, tar", 1),
 		r.below(fmt.Sprintf("store of %d releases", len(r.Releases)), r.median("store"), 660e6, "B"))
+}
+
+// warm are the promises of a peer for what is in the page cache.
+func (r *results) warm(peer string) (t []target) {
+	for _, w := range append(names(fileWorkloads()), names(goWorkloads())...) {
+		if w != "go build -a" {
+			t = append(t, r.atMost(peer, w, warm, 1.03))
+		}
+	}
+	return t
 }
 
 func names(loads []workload) []string {

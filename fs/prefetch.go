@@ -130,8 +130,7 @@ func (s *Server) wants(n *inode, since int64) bool {
 func (s *Server) give(k notifier, n *inode, b []byte) {
 	switch k.InodeNotifyStoreCache(n.number, 0, b) {
 	case fuse.OK:
-		s.counters.stores.Add(1)
-		s.counters.storedBytes.Add(uint64(n.size))
+		s.counters.pushed(n.size)
 		n.note()
 	case fuse.ENOENT:
 		s.counters.storesUnknown.Add(1)

@@ -50,8 +50,7 @@ func (s *Server) pushProgram(n *inode) {
 			return
 		}
 	}
-	s.counters.stores.Add(1)
-	s.counters.storedBytes.Add(uint64(n.size))
+	s.counters.pushed(n.size)
 }
 
 // pushHot says whether the hot layer had all of a program.
@@ -70,8 +69,7 @@ func (s *Server) pushHot(n *inode) bool {
 		}
 		offset += int64(k)
 	}
-	s.counters.stores.Add(1)
-	s.counters.storedBytes.Add(uint64(n.size))
+	s.counters.pushed(n.size)
 	return true
 }
 
@@ -195,8 +193,7 @@ func (s *Server) pushWhole(n *inode, d *blobstore.Decoded, first int) {
 			return
 		}
 	}
-	s.counters.stores.Add(1)
-	s.counters.storedBytes.Add(uint64(n.size))
+	s.counters.pushed(n.size)
 	if n.afterPushed() {
 		s.decodeNext(n)
 	}

@@ -49,6 +49,12 @@ type counters struct {
 
 func (c *counters) add(o op) { c.requests[o].Add(1) }
 
+// pushed counts a file of so many bytes that the kernel was given ahead.
+func (c *counters) pushed(size int64) {
+	c.stores.Add(1)
+	c.storedBytes.Add(uint64(size))
+}
+
 // Stats counts what a mount has done since it began.
 type Stats struct {
 	Generation uint64        `json:"generation"` // of the store that is shown
