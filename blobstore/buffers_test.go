@@ -3,7 +3,9 @@ package blobstore
 import (
 	"bytes"
 	"context"
+	"slices"
 	"testing"
+	"unsafe"
 )
 
 // TestRelease decodes records with a cache that keeps nothing. The memory of
@@ -68,10 +70,57 @@ func TestRecordOnceIsNotKept(t *testing.T) {
 	}
 }
 
+// TestSharedBase decodes a record of two bases of which one is a base of the
+// other: its memory must not serve that one's decoding while the record's own is
+// to come.
+func TestSharedBase(t *testing.T) {
+	dir := t.TempDir()
+	// What all need makes the bases' needs equal, so that they are decoded in the
+	// order of the record.
+	root := noise(1, 1<<20)
+	base := slices.Concat(root[:300<<10], text(1, 5000))
+	middle := slices.Concat(base[1000:], text(2, 5000))
+	last := slices.Concat(middle[:100<<10], text(3, 5000), base[:200<<10])
+	based := func(depth int, plain []byte, bases ...[]byte) *Record {
+		g := group(plain)
+		g.Depth = depth - 1
+		return dense(t, g, bases...)
+	}
+	p := copyIn(t, dir, based(3, last, base, middle), based(2, middle, base), based(1, base, root), dense(t, group(root)))
+	refs, loc := number([]Pack{p}, 1)
+	v, err := OpenView(dir, refs, loc, NewCache(0)) // it drops all that it is not bound to hold
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer v.Close()
+	for range 3 {
+		checkBlob(t, v, last)
+	}
+}
+
+// TestProgramOnce reads the parts of a small program one after the other, as a
+// mount pushes it: it is decoded once.
+func TestProgramOnce(t *testing.T) {
+	dir := t.TempDir()
+	r, _ := program(t, tiny(1), 3)
+	refs, loc := number([]Pack{copyIn(t, dir, r)}, 1)
+	v := openView(t, dir, refs, loc)
+	for _, m := range r.header.blobs[1:] {
+		d, _, err := v.RecordOnce(t.Context(), m.id)
+		if err != nil {
+			t.Fatal(err)
+		}
+		d.Release()
+	}
+	if st := v.cache.Stats(); st.Decodes != 1 {
+		t.Errorf("decoded %d times", st.Decodes)
+	}
+}
+
 func TestBuffers(t *testing.T) {
 	var b buffers
-	for _, n := range []int{0, 1, bufferStep, bufferStep + 1, bufferStep * bufferClasses, bufferStep*bufferClasses + 1} {
-		if got := b.get(n); len(got) != 0 || cap(got) < n {
+	for _, n := range []int{0, 1, bufferStep, bufferStep + 1, bufferStep * bufferClasses, bufferStep*bufferClasses + 1, 20 << 20} {
+		if got := b.get(n); len(got) != 0 || cap(got) < n+bufferSlack {
 			t.Errorf("room for %d bytes: %d", n, cap(got))
 		}
 	}
@@ -80,5 +129,37 @@ func TestBuffers(t *testing.T) {
 	}
 	if b.held > buffersHeld {
 		t.Errorf("%d bytes held", b.held)
+	}
+}
+
+func TestLargeBuffers(t *testing.T) {
+	var b buffers
+	bufs := [][]byte{b.get(20 << 20), b.get(16 << 20), b.get(6 << 20)}
+	for _, buf := range bufs {
+		b.put(buf)
+	}
+	same := func(a, b []byte) bool { return unsafe.SliceData(a) == unsafe.SliceData(b) }
+	if !same(b.get(15<<20), bufs[1]) {
+		t.Error("not the smallest that has the room")
+	}
+	if !same(b.get(4<<20), bufs[2]) {
+		t.Error("not one that is half as large again")
+	}
+	if same(b.get(4<<20), bufs[0]) {
+		t.Error("one that is five times as large")
+	}
+	for range 10 {
+		b.put(make([]byte, 0, 10<<20))
+	}
+	b.put(make([]byte, 0, largeHeld/2+1))
+	if held := 0; b.heldLarge > largeHeld {
+		for _, buf := range b.large {
+			held += cap(buf)
+		}
+		t.Errorf("%d bytes held, %d counted", held, b.heldLarge)
+	}
+	b.clear()
+	if b.heldLarge != 0 || same(b.get(10<<20), bufs[0]) {
+		t.Error("not cleared")
 	}
 }

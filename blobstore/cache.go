@@ -13,6 +13,7 @@ import (
 // Safe for concurrent use.
 type Cache struct {
 	limit int64
+	kept  int // large records at least
 
 	mu      sync.Mutex
 	entries map[recordKey]*list.Element // of *cacheEntry
@@ -62,13 +63,13 @@ type flight struct {
 // but always the last few programs; with a limit of 0 it only lets askers
 // share decodings under way.
 func NewCache(limit int64) *Cache {
-	c := newCache(limit)
-	c.filtered = newCache(limit / 4)
+	c := newCache(limit, keptLarge)
+	c.filtered = newCache(limit/4, keptFiltered)
 	return c
 }
 
-func newCache(limit int64) *Cache {
-	return &Cache{limit: limit, entries: map[recordKey]*list.Element{}, flights: map[recordKey]*flight{}, parts: map[ID]*list.Element{}}
+func newCache(limit int64, kept int) *Cache {
+	return &Cache{limit: limit, kept: kept, entries: map[recordKey]*list.Element{}, flights: map[recordKey]*flight{}, parts: map[ID]*list.Element{}}
 }
 
 // Stats returns the counters.
@@ -139,7 +140,7 @@ func (c *Cache) hit(e *list.Element) *Decoded {
 	c.stats.Hits++
 	r := e.Value.(*cacheEntry).record
 	r.refs.Add(1)
-	if r.cost() >= largeRecord {
+	if r.large() {
 		c.large.MoveToFront(e)
 	} else {
 		c.recent.MoveToFront(e)
@@ -176,7 +177,7 @@ func (c *Cache) get(key recordKey, keep bool, load func() (*Decoded, error)) (*D
 		if f.err == nil {
 			c.stats.DecodedBytes += uint64(len(f.record.Plain))
 			f.record.refs.Store(1 + f.sharers)
-			if f.keep || f.record.cost() >= largeRecord {
+			if f.keep || f.record.whole || f.record.large() {
 				c.keep(key, f.record)
 			}
 		}
@@ -193,7 +194,7 @@ func (c *Cache) keep(key recordKey, r *Decoded) {
 		return
 	}
 	kept, size := &c.recent, &c.size
-	if r.cost() >= largeRecord {
+	if r.large() {
 		kept, size = &c.large, &c.sizeL
 	} else if r.cost() > c.limit/4 {
 		return
@@ -207,7 +208,7 @@ func (c *Cache) keep(key recordKey, r *Decoded) {
 		}
 	}
 	*size += r.cost()
-	c.trim(&c.large, &c.sizeL, c.limit/4, keptLarge)
+	c.trim(&c.large, &c.sizeL, c.limit/4, c.kept)
 	// What programs leave of the room is that of the small ones.
 	room := c.limit - c.sizeL
 	if c.filtered != nil {
@@ -241,4 +242,7 @@ func (c *Cache) trim(kept *list.List, size *int64, limit int64, least int) {
 const (
 	largeRecord = 4 << 20
 	keptLarge   = 2
+	// keptFiltered is one more than the bases of a tool, the go command and the
+	// compiler: the base of the compiler from another release comes in between.
+	keptFiltered = 3
 )

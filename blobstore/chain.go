@@ -8,9 +8,6 @@ import (
 	"fmt"
 	"runtime"
 	"slices"
-
-	"gofs/blobstore/internal/delta"
-	"gofs/blobstore/internal/goprog"
 )
 
 // MaxChain bounds what is decoded for one record, in bytes: its own plain and
@@ -241,6 +238,9 @@ func (c *chain) decode(ctx context.Context, l *link) (*Decoded, error) {
 	if l != c.last && max(l.header.plain, l.header.inner) >= hugeRecord {
 		// Nobody else decodes one now, and none is worth keeping.
 		d, err := c.load(ctx, l)
+		if err == nil {
+			d.refs.Store(1)
+		}
 		l.decoded = d
 		return d, err
 	}
@@ -286,10 +286,11 @@ const maxSpare = 8 << 20
 
 // decodeRecord decodes a record that has been read, and before it its bases.
 func (c *chain) decodeRecord(ctx context.Context, r *Record, l *link) (*Decoded, error) {
-	bases, err := c.bases(ctx, l)
+	bases, release, err := c.bases(ctx, l)
 	if err != nil {
 		return nil, err
 	}
+	defer release()
 	// Decoding is all computation: more at once than there are processors
 	// would only take memory. The bases are decoded before a slot is taken,
 	// so that nobody waits for one while holding one.
@@ -302,39 +303,49 @@ func (c *chain) decodeRecord(ctx context.Context, r *Record, l *link) (*Decoded,
 	if !r.header.enc.filtered() {
 		return r.decode(c.view.dec, bases, &c.view.cache.buffers)
 	}
-	filtered, err := unpack(c.view, r, bases)
+	filtered, err := r.unpack(c.view.dec, bases, &c.view.cache.buffers)
 	if err != nil || l.filtered {
-		return &Decoded{Plain: filtered}, err
+		return filtered, err
 	}
 	return r.restore(filtered)
 }
 
-// bases returns the bytes of the bases of a link, and lets go of those that no
-// other link of the chain needs.
-func (c *chain) bases(ctx context.Context, l *link) ([][]byte, error) {
-	all := make([][]byte, len(l.bases))
+// bases returns the bytes of the bases of a link, and how to let go of them.
+func (c *chain) bases(ctx context.Context, l *link) (all [][]byte, release func(), err error) {
+	all = make([][]byte, len(l.bases))
+	var held []*Decoded // on an error they are the garbage collector's
+	release = func() {
+		for _, d := range held {
+			d.Release()
+		}
+	}
 	for _, i := range l.decoding {
 		b := l.bases[i]
 		d, err := c.decode(ctx, b.link)
 		if err != nil {
-			return nil, fmt.Errorf("base: %w", err)
+			return nil, nil, fmt.Errorf("base: %w", err)
 		}
 		if b.users--; b.users <= 0 {
-			b.decoded = nil
+			b.decoded = nil // and what was the link's to release is this one's
+		} else {
+			d.refs.Add(1)
 		}
+		held = append(held, d)
 		if b.filtered {
 			all[i] = d.Plain
 			continue
 		}
 		k, err := d.at(b.id, b.loc)
 		if err != nil {
-			return nil, fmt.Errorf("base: %w", err)
+			return nil, nil, fmt.Errorf("base: %w", err)
 		}
 		if all[i] = d.Bytes(k); len(all[i]) < len(d.Plain)/2 {
 			all[i] = bytes.Clone(all[i]) // the rest need not be held for it
+			held = held[:len(held)-1]
+			d.Release()
 		}
 	}
-	return all, nil
+	return all, release, nil
 }
 
 // at returns the index of a blob that has been found to be what its ID says.
@@ -361,37 +372,6 @@ func (v *View) decode(ctx context.Context, r *Record) (*Decoded, error) {
 	}
 	defer leave()
 	return c.decodeRecord(ctx, r, c.last)
-}
-
-// unpack returns the filtered program of a record.
-func unpack(v *View, r *Record, bases [][]byte) ([]byte, error) {
-	h := r.header
-	var filtered []byte
-	var err error
-	if h.enc == encProgram {
-		filtered, err = v.dec.DecodeAll(r.stored, make([]byte, 0, h.inner))
-	} else {
-		filtered, err = delta.Decode(nil, r.stored, bases, int(h.inner))
-	}
-	if err != nil {
-		return nil, fmt.Errorf("%w: %w", err, ErrDamaged)
-	}
-	if len(filtered) != int(h.inner) {
-		return nil, fmt.Errorf("filtered program of %d bytes, not %d: %w", len(filtered), h.inner, ErrDamaged)
-	}
-	return filtered, nil
-}
-
-// restore makes the plain program of a filtered one.
-func (r *Record) restore(filtered []byte) (*Decoded, error) {
-	plain, err := goprog.Inverse(filtered, int(r.header.plain))
-	if err != nil {
-		return nil, fmt.Errorf("%w: %w", err, ErrDamaged)
-	}
-	if len(plain) != int(r.header.plain) {
-		return nil, fmt.Errorf("program of %d bytes, not %d: %w", len(plain), r.header.plain, ErrDamaged)
-	}
-	return r.decoded(plain), nil
 }
 
 func joinBytes(parts [][]byte) []byte {

@@ -99,15 +99,12 @@ func newDecoder(more ...zstd.DOption) (*zstd.Decoder, error) {
 	)...)
 }
 
-// decode returns the plain bytes of a record whose bases are given. A frame is
-// decoded into room where that is large enough.
-func decode(dec *zstd.Decoder, h *header, stored []byte, bases [][]byte, room []byte) ([]byte, error) {
+// decode returns the plain bytes of a record that is no program and not raw and
+// whose bases are given. They lie in room, which has bufferSlack more than them.
+func decode(dec *zstd.Decoder, h *header, stored []byte, bases [][]byte, room []byte, from *buffers) ([]byte, error) {
 	switch h.enc {
-	case encRaw:
-		if h.plain != h.stored {
-			return nil, fmt.Errorf("record lengths: %w", ErrDamaged)
-		}
-		return stored, nil
+	case encDelta:
+		return decodeDelta(stored, bases, h.plain, room, from)
 	case encDict:
 		d, err := newDecoder(zstd.WithDecoderDictRaw(dictID, joinBytes(bases)), zstd.WithDecoderConcurrency(1))
 		if err != nil {
@@ -116,23 +113,31 @@ func decode(dec *zstd.Decoder, h *header, stored []byte, bases [][]byte, room []
 		defer d.Close()
 		dec = d
 	}
-	if h.enc == encDelta {
-		plain, err := delta.Decode(nil, stored, bases, int(h.plain))
-		if err != nil || len(plain) != int(h.plain) {
-			return nil, fmt.Errorf("delta of %d bytes: %w: %w", len(plain), err, ErrDamaged)
-		}
-		return plain, nil
-	}
-	if cap(room) < int(h.plain) {
-		room = make([]byte, 0, h.plain)
-	}
-	// The capacity is the limit.
-	plain, err := dec.DecodeAll(stored, room[:0:h.plain])
+	return decodeFrame(dec, stored, h.plain, room)
+}
+
+// decodeFrame decodes a frame of n plain bytes.
+func decodeFrame(dec *zstd.Decoder, stored []byte, n uint32, room []byte) ([]byte, error) {
+	plain, err := dec.DecodeAll(stored, room[:0:n+bufferSlack]) // the capacity is the limit
 	if err != nil {
 		return nil, fmt.Errorf("%w: %w", err, ErrDamaged)
 	}
-	if len(plain) != int(h.plain) {
-		return nil, fmt.Errorf("record decodes to %d bytes, not %d: %w", len(plain), h.plain, ErrDamaged)
+	if len(plain) != int(n) {
+		return nil, fmt.Errorf("record decodes to %d bytes, not %d: %w", len(plain), n, ErrDamaged)
+	}
+	return plain, nil
+}
+
+// decodeDelta decodes a delta that makes n bytes.
+func decodeDelta(stored []byte, bases [][]byte, n uint32, room []byte, from *buffers) ([]byte, error) {
+	var streams []byte
+	plain, err := delta.Decode(room[:0], stored, bases, int(n), func(n int) []byte {
+		streams = from.get(n)
+		return streams
+	})
+	from.put(streams)
+	if err != nil || len(plain) != int(n) {
+		return nil, fmt.Errorf("delta of %d bytes, not %d: %w: %w", len(plain), n, err, ErrDamaged)
 	}
 	return plain, nil
 }

@@ -214,7 +214,7 @@ func TestHostilePrograms(t *testing.T) {
 		"bases for nothing": {[]rawRecord{change(one, func(r *rawRecord) { r.bases, r.depth = []ID{{1}}, 1 })}, "record bases"},
 		"inner too long":    {[]rawRecord{change(one, func(r *rawRecord) { r.inner = maxInner(r.plain) + 1 })}, "length of the filtered"},
 		"inner is less":     {[]rawRecord{change(one, func(r *rawRecord) { r.inner-- })}, ""},
-		"inner is more":     {[]rawRecord{change(one, func(r *rawRecord) { r.inner++ })}, "filtered program of"},
+		"inner is more":     {[]rawRecord{change(one, func(r *rawRecord) { r.inner++ })}, "filtered program: record decodes to"},
 		"delta's inner":     {[]rawRecord{rawDense(one), change(two, func(r *rawRecord) { r.inner-- })}, ""},
 		"whole is shorter":  {[]rawRecord{change(one, func(r *rawRecord) { r.blobs[0].length-- })}, "record lengths"},
 		"parts are shorter": {[]rawRecord{change(one, func(r *rawRecord) { r.blobs[1].length-- })}, "record lengths"},
@@ -281,6 +281,7 @@ func FuzzProgram(f *testing.F) {
 	if err != nil {
 		f.Fatal(err)
 	}
+	var from buffers
 	f.Fuzz(func(t *testing.T, stored, base []byte, plain, inner uint32, based bool) {
 		plain %= 1 << 20
 		h := &header{enc: encProgram, plain: plain, inner: min(inner, maxInner(plain)), blobs: []member{{ID{}, plain}}}
@@ -288,7 +289,7 @@ func FuzzProgram(f *testing.F) {
 			h.enc = encProgramDelta
 		}
 		r := h.record(stored)
-		filtered, err := unpack(&View{dec: dec}, r, [][]byte{base})
+		filtered, err := r.unpack(dec, [][]byte{base}, &from)
 		var d *Decoded
 		if err == nil {
 			d, err = r.restore(filtered)

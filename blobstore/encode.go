@@ -68,7 +68,7 @@ func (v *View) Program(ctx context.Context, id ID) (*Program, error) {
 		return nil, err
 	}
 	defer leave()
-	b, err := c.bases(ctx, c.last)
+	b, _, err := c.bases(ctx, c.last) // it is nobody's to release
 	if err != nil {
 		return nil, err
 	}
@@ -122,7 +122,7 @@ func EncodeProgram(e Effort, blobs []Blob, plain, filtered []byte, bases []*Prog
 		}
 		h.enc = encProgramDelta
 		stored = delta.Encode(nil, filtered, parts, opts)
-		if back, err := delta.Decode(nil, stored, parts, len(filtered)); err != nil || !bytes.Equal(back, filtered) {
+		if back, err := delta.Decode(nil, stored, parts, len(filtered), nil); err != nil || !bytes.Equal(back, filtered) {
 			return nil, nil, fmt.Errorf("program %s: its delta does not decode: %w", id, err)
 		}
 	} else {
@@ -194,8 +194,8 @@ func EncodeGroup(e Effort, g Group) (*Record, error) {
 		return nil, err
 	}
 	defer dec.Close()
-	back, err := decode(dec, h, stored, [][]byte{dict}, nil)
-	if err == nil && !bytes.Equal(back, plain) {
+	back, err := r.decode(dec, [][]byte{dict}, nil)
+	if err == nil && !bytes.Equal(back.Plain, plain) {
 		err = ErrDamaged
 	}
 	if err != nil {

@@ -125,15 +125,21 @@ func FuzzDecode(f *testing.F) {
 	if err != nil {
 		f.Fatal(err)
 	}
+	var from buffers
 	f.Fuzz(func(t *testing.T, stored, dict []byte, plain uint32, enc uint8) {
 		h := &header{enc: []encoding{encRaw, encZstd, encDict, encDelta}[enc%4], plain: plain % (1 << 20), stored: uint32(len(stored))}
-		got, err := decode(dec, h, stored, [][]byte{dict}, nil)
+		d, err := (&Record{header: h, stored: stored}).decode(dec, [][]byte{dict}, &from)
 		if err != nil && !cleanError(err) {
 			t.Fatal(err)
 		}
-		if err == nil && len(got) != int(h.plain) {
-			t.Errorf("%d bytes instead of %d", len(got), h.plain)
+		if err != nil {
+			return
 		}
+		if len(d.Plain) != int(h.plain) {
+			t.Errorf("%d bytes instead of %d", len(d.Plain), h.plain)
+		}
+		d.refs.Store(1)
+		d.Release()
 	})
 }
 

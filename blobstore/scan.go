@@ -22,6 +22,8 @@ import (
 	"github.com/klauspost/compress/zstd"
 	"golang.org/x/sync/errgroup"
 	"golang.org/x/sys/unix"
+
+	"gofs/blobstore/internal/goprog"
 )
 
 // Record is a record as it is stored.
@@ -55,25 +57,57 @@ func readStored(buf []byte, r io.ReaderAt, off int64, h *header) (*Record, error
 	return &Record{off, h, stored}, nil
 }
 
-// decode returns the plain bytes, in memory from the buffers where it can be
-// given back to them.
+// decode decodes a record that is no program, into memory from the buffers.
 func (r *Record) decode(dec *zstd.Decoder, bases [][]byte, from *buffers) (*Decoded, error) {
 	h := r.header
-	if !h.enc.zstd() || h.plain > bufferStep*bufferClasses {
-		plain, err := decode(dec, h, r.stored, bases, nil)
-		if err != nil {
-			return nil, err
+	if h.enc == encRaw {
+		if h.plain != h.stored {
+			return nil, fmt.Errorf("record lengths: %w", ErrDamaged)
 		}
-		return r.decoded(plain), nil
+		return r.decoded(r.stored), nil
 	}
 	room := from.get(int(h.plain))
-	plain, err := decode(dec, h, r.stored, bases, room)
+	plain, err := decode(dec, h, r.stored, bases, room, from)
 	if err != nil {
 		from.put(room)
 		return nil, err
 	}
 	d := r.decoded(plain)
 	d.room, d.buffers = room, from
+	return d, nil
+}
+
+// unpack returns the filtered form of a record's program, in memory from the
+// buffers.
+func (r *Record) unpack(dec *zstd.Decoder, bases [][]byte, from *buffers) (*Decoded, error) {
+	h := r.header
+	room := from.get(int(h.inner))
+	var filtered []byte
+	var err error
+	if h.enc == encProgram {
+		filtered, err = decodeFrame(dec, r.stored, h.inner, room)
+	} else {
+		filtered, err = decodeDelta(r.stored, bases, h.inner, room, from)
+	}
+	if err != nil {
+		from.put(room)
+		return nil, fmt.Errorf("filtered program: %w", err)
+	}
+	return &Decoded{Plain: filtered, room: room, buffers: from}, nil
+}
+
+// restore makes the plain program of a filtered one, whose memory it takes.
+func (r *Record) restore(filtered *Decoded) (*Decoded, error) {
+	plain, err := goprog.Inverse(filtered.Plain, int(r.header.plain))
+	if err == nil && len(plain) != int(r.header.plain) {
+		err = fmt.Errorf("program of %d bytes, not %d", len(plain), r.header.plain)
+	}
+	if err != nil {
+		filtered.buffers.put(filtered.room)
+		return nil, fmt.Errorf("%w: %w", err, ErrDamaged)
+	}
+	d := r.decoded(plain)
+	d.room, d.buffers = filtered.room, filtered.buffers
 	return d, nil
 }
 

@@ -226,6 +226,9 @@ func (d *Decoded) find(id ID, offset uint32) int {
 	return -1
 }
 
+// large says whether d is kept as programs are.
+func (d *Decoded) large() bool { return len(d.Plain) >= largeRecord }
+
 // cost is the memory that d takes, in bytes.
 func (d *Decoded) cost() int64 {
 	return int64(max(cap(d.Plain), cap(d.room))) + int64(len(d.Blobs))*52 + 200

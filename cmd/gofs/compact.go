@@ -70,6 +70,7 @@ const compactMemory = 1400 << 20
 
 func (g *globals) compact(cmd *cobra.Command, s *index.Store, o compact.Options) (*compact.Result, error) {
 	limitFor(s, compactMemory)
+	hugeHeap()
 	defer limitFor(s, storeMemory)
 	b := g.newBar(cmd, -1, "compact")
 	defer b.clear()

@@ -95,4 +95,5 @@ func boundMemory(cache int64) {
 		debug.SetGCPercent(50)
 	}
 	limitMemory(cache + 112<<20)
+	hugeHeap()
 }

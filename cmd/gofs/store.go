@@ -54,6 +54,7 @@ func (g *globals) createStore(ctx context.Context) (*index.Store, error) {
 		}
 	}
 	limitMemory(importMemory)
+	hugeHeap()
 	return index.Create(ctx, dir)
 }
 

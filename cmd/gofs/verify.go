@@ -39,6 +39,7 @@ EXIT STATUS
 			if err != nil {
 				return err
 			}
+			hugeHeap()
 			if prove {
 				return proveVersions(cmd, g, s, args, asJSON)
 			}

@@ -23,7 +23,9 @@ var (
 // Decode appends to dst the target of a patch that Encode made with the same bases. Every length
 // is checked before memory is taken for it: at most maxPlain bytes for the target and twice as many
 // for the six streams together. The caller must still verify the target, since a patch carries no checksum.
-func Decode(dst, patch []byte, bases [][]byte, maxPlain int) ([]byte, error) {
+// room is called once at most, for memory that the streams are decoded into and nobody looks at
+// afterwards; nil: it is made.
+func Decode(dst, patch []byte, bases [][]byte, maxPlain int, room func(n int) []byte) ([]byte, error) {
 	r := reader{patch}
 	v, err := r.byte()
 	if err != nil {
@@ -50,16 +52,13 @@ func Decode(dst, patch []byte, bases [][]byte, maxPlain int) ([]byte, error) {
 	if baseLen != uint64(have) {
 		return dst, fmt.Errorf("%w: %d bytes of bases, want %d", ErrBase, have, baseLen)
 	}
-	var streams [nStreams]reader
-	left := 2*plain + nStreams*slack
-	for i := range streams {
-		if streams[i].b, err = r.stream(min(plain+slack, left)); err != nil {
-			return dst, fmt.Errorf("stream %d: %w", i, err)
-		}
-		left -= uint64(len(streams[i].b))
+	all, err := r.streams(plain)
+	if err != nil {
+		return dst, err
 	}
-	if len(r.b) != 0 {
-		return dst, fmt.Errorf("%w: bytes after the last stream", ErrCorrupt)
+	streams, err := unpack(all, room)
+	if err != nil {
+		return dst, err
 	}
 	if uint64(len(streams[streamLiterals].b)) > plain {
 		return dst, fmt.Errorf("%w: more literals than the target has bytes", ErrCorrupt)
@@ -86,6 +85,7 @@ func grow(b []byte, n int) []byte {
 type applier struct {
 	bases   [][]byte
 	starts  []int // of each base in all of them, and the end of the last
+	base    int   // that the last copy was from
 	streams [nStreams]reader
 	out     []byte
 	start   int // of the target in out
@@ -177,17 +177,24 @@ func (a *applier) copy(n int) error {
 	if err := a.fromBases(at-a.start+diag, n); err != nil {
 		return err
 	}
-	for b := a.out[at:]; a.diffs; {
+	b := a.out[at:]
+	diffs, gaps := &a.streams[streamDiffs], &a.streams[streamGaps]
+	for a.diffs {
 		if a.gap >= uint64(len(b)) {
 			a.gap -= uint64(len(b))
 			return nil
 		}
-		d, err := a.streams[streamDiffs].byte()
+		d, err := diffs.byte()
 		if err != nil {
 			return err
 		}
 		b[a.gap] += d
 		b = b[a.gap+1:]
+		if len(gaps.b) > 0 && gaps.b[0] < 0x80 {
+			a.gap = uint64(gaps.b[0])
+			gaps.b = gaps.b[1:]
+			continue
+		}
 		if err := a.nextGap(); err != nil {
 			return err
 		}
@@ -197,6 +204,11 @@ func (a *applier) copy(n int) error {
 
 // fromBases appends n bytes at position pos of the bases, which may reach across several of them.
 func (a *applier) fromBases(pos, n int) error {
+	// Most copies are from the base that the last one was from.
+	if from := pos - a.starts[a.base]; from >= 0 && a.base < len(a.bases) && from <= len(a.bases[a.base])-n {
+		a.out = append(a.out, a.bases[a.base][from:from+n]...)
+		return nil
+	}
 	if total := a.starts[len(a.bases)]; pos < 0 || pos > total || n > total-pos {
 		return fmt.Errorf("%w: copy of %d bytes from %d, beyond the bases", ErrCorrupt, n, pos)
 	}
@@ -205,6 +217,7 @@ func (a *applier) fromBases(pos, n int) error {
 		k := min(n, len(a.bases[i])-from)
 		a.out = append(a.out, a.bases[i][from:from+k]...)
 		pos, n = pos+k, n-k
+		a.base = i
 	}
 	return nil
 }
@@ -222,6 +235,15 @@ func (r *reader) byte() (byte, error) {
 }
 
 func (r *reader) uvarint() (uint64, error) {
+	if len(r.b) > 0 && r.b[0] < 0x80 {
+		v := r.b[0]
+		r.b = r.b[1:]
+		return uint64(v), nil
+	}
+	return r.longUvarint()
+}
+
+func (r *reader) longUvarint() (uint64, error) {
 	v, n := binary.Uvarint(r.b)
 	if n <= 0 {
 		return 0, fmt.Errorf("%w: bad number", ErrCorrupt)
@@ -230,38 +252,81 @@ func (r *reader) uvarint() (uint64, error) {
 	return v, nil
 }
 
+// stream is a stream as it is stored.
+type stream struct {
+	b          []byte
+	compressed bool
+	plain      uint64 // bytes
+}
+
+// streams returns all streams of the patch for a target of so many bytes.
+func (r *reader) streams(target uint64) (all [nStreams]stream, err error) {
+	left := 2*target + nStreams*slack
+	for i := range all {
+		if all[i], err = r.stream(min(target+slack, left)); err != nil {
+			return all, fmt.Errorf("stream %d: %w", i, err)
+		}
+		left -= all[i].plain
+	}
+	if len(r.b) != 0 {
+		return all, fmt.Errorf("%w: bytes after the last stream", ErrCorrupt)
+	}
+	return all, nil
+}
+
 // stream returns the next stream, whose plain bytes may be limit at most.
-func (r *reader) stream(limit uint64) ([]byte, error) {
-	plain, err := r.uvarint()
+func (r *reader) stream(limit uint64) (p stream, err error) {
+	if p.plain, err = r.uvarint(); err != nil {
+		return p, err
+	}
+	n, err := r.uvarint()
 	if err != nil {
-		return nil, err
+		return p, err
 	}
-	packed, err := r.uvarint()
-	if err != nil {
-		return nil, err
+	p.compressed, n = n&1 == 1, n>>1
+	if p.plain > limit || n > uint64(len(r.b)) || !p.compressed && p.plain != n {
+		return p, fmt.Errorf("%w: stream of %d bytes in %d", ErrCorrupt, p.plain, n)
 	}
-	compressed, packed := packed&1 == 1, packed>>1
-	if plain > limit || packed > uint64(len(r.b)) || !compressed && plain != packed {
-		return nil, fmt.Errorf("%w: stream of %d bytes in %d", ErrCorrupt, plain, packed)
+	p.b = r.b[:n]
+	r.b = r.b[n:]
+	return p, nil
+}
+
+// unpack returns the plain bytes of the streams, those of the compressed ones side by side in the room.
+func unpack(all [nStreams]stream, room func(n int) []byte) (plain [nStreams]reader, err error) {
+	n := 0
+	for _, p := range all {
+		if p.compressed {
+			n += int(p.plain) + slack // which lets the decoder be quick at the end too
+		}
 	}
-	b := r.b[:packed]
-	r.b = r.b[packed:]
-	if !compressed {
-		return b, nil
+	var out []byte
+	if room != nil {
+		out = room(n)[:0]
+	} else {
+		out = make([]byte, 0, n)
 	}
-	d, err := decoder()
-	if err != nil {
-		return nil, err
+	for i, p := range all {
+		if !p.compressed {
+			plain[i].b = p.b
+			continue
+		}
+		d, err := decoder()
+		if err != nil {
+			return plain, err
+		}
+		// The decoder takes no more than the capacity given, whatever the frame says.
+		b, err := d.DecodeAll(p.b, out[:0:p.plain+slack])
+		if err != nil {
+			return plain, fmt.Errorf("%w: stream %d: %v", ErrCorrupt, i, err)
+		}
+		if uint64(len(b)) != p.plain {
+			return plain, fmt.Errorf("%w: stream %d of %d bytes, want %d", ErrCorrupt, i, len(b), p.plain)
+		}
+		plain[i].b = b
+		out = out[p.plain+slack : cap(out)]
 	}
-	// The decoder takes no more than the capacity given, whatever the frame says.
-	out, err := d.DecodeAll(b, make([]byte, 0, plain))
-	if err != nil {
-		return nil, fmt.Errorf("%w: %v", ErrCorrupt, err)
-	}
-	if uint64(len(out)) != plain {
-		return nil, fmt.Errorf("%w: stream of %d bytes, want %d", ErrCorrupt, len(out), plain)
-	}
-	return out, nil
+	return plain, nil
 }
 
 var decoder = sync.OnceValues(func() (*zstd.Decoder, error) {

@@ -59,16 +59,16 @@ func TestRoundTrip(t *testing.T) {
 				if len(p)-4 > c.most {
 					t.Errorf("%d bytes, want at most %d", len(p)-4, c.most)
 				}
-				got, err := Decode([]byte("too"), p[4:], c.bases, len(c.target))
+				got, err := Decode([]byte("too"), p[4:], c.bases, len(c.target), nil)
 				if err != nil || string(got) != "too"+string(c.target) || string(p[:4]) != "kept" {
 					t.Fatalf("differs, or %v", err)
 				}
 				if len(c.target) > 0 {
-					if _, err := Decode(nil, p[4:], c.bases, len(c.target)-1); !errors.Is(err, ErrTooLarge) {
+					if _, err := Decode(nil, p[4:], c.bases, len(c.target)-1, nil); !errors.Is(err, ErrTooLarge) {
 						t.Errorf("one byte more than allowed: %v", err)
 					}
 				}
-				if _, err := Decode(nil, p[4:], append(c.bases[:len(c.bases):len(c.bases)], []byte{1}), 1<<21); !errors.Is(err, ErrBase) {
+				if _, err := Decode(nil, p[4:], append(c.bases[:len(c.bases):len(c.bases)], []byte{1}), 1<<21, nil); !errors.Is(err, ErrBase) {
 					t.Errorf("other bases: %v", err)
 				}
 			}
@@ -101,7 +101,7 @@ func TestPrograms(t *testing.T) {
 			bases = append(bases, last)
 		}
 		p := Encode(nil, b, bases, Options{Level: zstd.SpeedDefault})
-		got, err := Decode(nil, p, bases, len(b))
+		got, err := Decode(nil, p, bases, len(b), nil)
 		if err != nil || !bytes.Equal(got, b) {
 			t.Errorf("%s differs, or %v", path, err)
 		}
@@ -124,7 +124,7 @@ func TestDamaged(t *testing.T) {
 			x[rng.IntN(min(len(x), 1+rng.IntN(len(x))))] = byte(rng.Uint32())
 		}
 		x = x[:len(x)-rng.IntN(2)*rng.IntN(len(x))]
-		got, err := Decode(nil, x, [][]byte{a}, len(target))
+		got, err := Decode(nil, x, [][]byte{a}, len(target), nil)
 		if err == nil && len(got) > len(target) {
 			t.Fatalf("%d bytes, allowed %d", len(got), len(target))
 		}
@@ -138,7 +138,7 @@ func FuzzRoundTrip(f *testing.F) {
 	f.Fuzz(func(t *testing.T, target, a, b []byte) {
 		bases := [][]byte{a, b}
 		p := Encode(nil, target, bases, Options{Level: zstd.SpeedFastest})
-		got, err := Decode(nil, p, bases, len(target))
+		got, err := Decode(nil, p, bases, len(target), nil)
 		if err != nil || !bytes.Equal(got, target) {
 			t.Fatal("does not come back: ", err)
 		}
@@ -152,7 +152,7 @@ func FuzzDecode(f *testing.F) {
 	f.Add(Encode(nil, base, nil, Options{}))
 	f.Fuzz(func(t *testing.T, patch []byte) {
 		const limit = 1 << 16
-		if got, err := Decode(nil, patch, [][]byte{base}, limit); err == nil && len(got) > limit {
+		if got, err := Decode(nil, patch, [][]byte{base}, limit, nil); err == nil && len(got) > limit {
 			t.Fatalf("%d bytes", len(got))
 		}
 	})
@@ -170,7 +170,7 @@ func BenchmarkDecode(b *testing.B) {
 	b.SetBytes(int64(len(target)))
 	b.ReportAllocs()
 	for b.Loop() {
-		if _, err := Decode(out[:0], p, [][]byte{base}, len(target)); err != nil {
+		if _, err := Decode(out[:0], p, [][]byte{base}, len(target), nil); err != nil {
 			b.Fatal(err)
 		}
 	}
@@ -189,7 +189,7 @@ func TestStreamBomb(t *testing.T) {
 	}
 	var before, after runtime.MemStats
 	runtime.ReadMemStats(&before)
-	_, err := Decode(nil, p, nil, plain)
+	_, err := Decode(nil, p, nil, plain, nil)
 	runtime.ReadMemStats(&after)
 	if !errors.Is(err, ErrCorrupt) {
 		t.Errorf("error %v", err)

@@ -28,7 +28,7 @@ func Forward(plain []byte) (filtered []byte, ok bool) {
 	if err != nil {
 		return nil, false
 	}
-	back, err := Inverse(filtered, len(plain))
+	back, err := Inverse(slices.Clone(filtered), len(plain))
 	if err != nil || !bytes.Equal(back, plain) {
 		return nil, false
 	}
@@ -72,9 +72,10 @@ func forward(plain []byte) ([]byte, error) {
 	return append(out, enc.groups...), nil
 }
 
-// Inverse returns the program that Forward was given. It takes about 2 bytes of memory per byte of
-// filtered, up to 8 of a hostile one, and refuses programs of more than maxPlain bytes before taking
-// any. The caller must verify the result: bytes that Forward did not make may give anything.
+// Inverse returns the program that Forward was given, which lies in the memory of filtered then. It takes
+// about 1 byte of memory more per byte of filtered, up to 7 of a hostile one, and refuses programs of more
+// than maxPlain bytes before taking any. The caller must verify the result: bytes that Forward did not make
+// may give anything.
 func Inverse(filtered []byte, maxPlain int) ([]byte, error) {
 	r := reader{b: filtered}
 	if v := r.bytes(1); r.err != nil || v[0] != version {
@@ -88,7 +89,7 @@ func Inverse(filtered []byte, maxPlain int) ([]byte, error) {
 	if r.err != nil {
 		return nil, r.err
 	}
-	img, err := parse(slices.Clone(body))
+	img, err := parse(body[:n:n])
 	if err != nil {
 		return nil, errCorrupt(err.Error())
 	}

@@ -178,7 +178,7 @@ var landmarks = []string{
 
 // loadSymbols reads the symbol table, which is plain by now.
 func (img *image) loadSymbols() {
-	img.strings = string(img.bytes(&img.strtab))
+	img.loadNames()
 	img.named = map[string]uint64{}
 	all := make([]symbol, 0, img.symtab.size/entrySize[img.format])
 	img.entries(func(e []byte) {
@@ -208,6 +208,13 @@ func (img *image) loadSymbols() {
 	}
 	if img.format == peFile {
 		img.splitSections()
+	}
+}
+
+// loadNames reads the string table.
+func (img *image) loadNames() {
+	if img.strings == "" {
+		img.strings = string(img.bytes(&img.strtab))
 	}
 }
 

@@ -86,7 +86,7 @@ func place(f format, e []byte) uint16 {
 // filterNames makes the names' offsets differences from where the name of the entry before ends, as
 // they follow each other in the string table.
 func (img *image) filterNames(inverse bool) {
-	img.strings = string(img.bytes(&img.strtab))
+	img.loadNames()
 	var next uint32
 	img.entries(func(e []byte) {
 		b := nameField(img.format, e)
