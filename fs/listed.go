@@ -17,11 +17,15 @@ import (
 // folders, and to take folder after folder decoded each of these again and
 // again.
 //
+// Tests follow, too, once those of several folders have been read: go list reads
+// the tests of all packages, a build those of none, and go test those of one.
+//
 // Every READ permits to push followBytes, so that somebody who reads a file
 // after ls -R does not have the whole release pushed.
 const (
 	followBytes = 2 << 20
 	followMost  = 16 << 20
+	testsAfter  = 3 // folders
 )
 
 // listed is what has been listed of a tree, and of that, once a file of it is
@@ -29,13 +33,24 @@ const (
 type listed struct {
 	mu      sync.Mutex
 	folders []int32 // listed since the last READ
-	noted   []bool  // of all folders: whether it is in folders
+	before  []int32 // listed earlier, while tests were not wanted
+	noted   []noted // of all folders: in which of these it is
+	tests   int     // folders of which tests were read, up to testsAfter
+	last    int32   // of these
 	urgent  []*inode
 	queue   []*inode // as they were listed
 	waiting map[blobstore.ID]*inode
 	permit  int64 // bytes
 	running bool
 }
+
+// noted says in which lists a folder is.
+type noted uint8
+
+const (
+	inFolders noted = 1 << iota
+	inBefore
+)
 
 // list notes that a folder has been listed.
 func (s *Server) list(g *grown, folder int32) {
@@ -47,10 +62,10 @@ func (s *Server) list(g *grown, folder int32) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	if l.noted == nil {
-		l.noted = make([]bool, len(g.Folders))
+		l.noted = make([]noted, len(g.Folders))
 	}
-	if !l.noted[folder] {
-		l.noted[folder] = true
+	if l.noted[folder]&inFolders == 0 {
+		l.noted[folder] |= inFolders
 		l.folders = append(l.folders, folder)
 	}
 }
@@ -61,17 +76,48 @@ func (l *listed) await(g *grown) {
 		l.waiting = map[blobstore.ID]*inode{}
 	}
 	for _, folder := range l.folders {
-		l.noted[folder] = false
-		f := &g.Folders[folder]
-		for i := f.First; i < f.First+f.N; i++ {
-			e, n := &g.Entries[i], g.inodes[i]
-			if e.Kind == index.File && index.ClassOf(e.Name) == index.ForBuild && n.small() && n.size > 0 && n.cached.Load() == 0 && l.waiting[n.refs[0].ID] == nil {
-				l.waiting[n.refs[0].ID] = n
-				l.queue = append(l.queue, n)
-			}
+		l.noted[folder] &^= inFolders
+		l.awaitClass(g, folder, index.ForBuild)
+		if l.noted[folder]&inBefore == 0 {
+			l.noted[folder] |= inBefore
+			l.before = append(l.before, folder)
 		}
 	}
 	l.folders = l.folders[:0]
+	if l.tests < testsAfter {
+		return
+	}
+	for _, folder := range l.before {
+		l.noted[folder] &^= inBefore
+		l.awaitClass(g, folder, index.ForTest)
+	}
+	l.before = l.before[:0]
+}
+
+func (l *listed) awaitClass(g *grown, folder int32, class index.Class) {
+	f := &g.Folders[folder]
+	for i := f.First; i < f.First+f.N; i++ {
+		e, n := &g.Entries[i], g.inodes[i]
+		if e.Kind == index.File && index.ClassOf(e.Name) == class && n.small() && n.size > 0 && n.cached.Load() == 0 && l.waiting[n.refs[0].ID] == nil {
+			l.waiting[n.refs[0].ID] = n
+			l.queue = append(l.queue, n)
+		}
+	}
+}
+
+// wants says whether a file of a class that is read now says that others of its
+// class are wanted, those of other folders too.
+func (l *listed) wants(folder int32, class index.Class) bool {
+	if class != index.ForTest {
+		return class == index.ForBuild
+	}
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	if l.tests < testsAfter && (l.tests == 0 || l.last != folder) {
+		l.tests++
+		l.last = folder
+	}
+	return l.tests == testsAfter
 }
 
 // follow pushes what else is wanted of a record that a file of a folder was
@@ -152,7 +198,7 @@ func (s *Server) giveListed(l *listed, d *blobstore.Decoded) {
 func (s *Server) pushListed(g *grown) {
 	l := &g.listed
 	for n := s.next(l); n != nil; n = s.next(l) {
-		d, _, err := s.blobRecord(n.refs[0], once)
+		d, _, err := s.blobRecord(n.refs[0], again)
 		if err != nil { // the reader gets it
 			l.drop(n)
 			continue

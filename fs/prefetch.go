@@ -64,7 +64,7 @@ func (s *Server) prefetch(n *inode, d *blobstore.Decoded) {
 	end := f.First + f.N
 	if ahead := g.ahead.Load(); at >= ahead && at-ahead < sequential {
 		end, p.class = int32(len(g.Entries)), anyClass
-	} else if before == 0 && p.class == index.ForBuild {
+	} else if before == 0 && g.listed.wants(folder, p.class) {
 		s.follow(g, folder, d)
 		return
 	}

@@ -124,6 +124,17 @@ func TestPushListed(t *testing.T) {
 	if got := since(s, before); got["read"] != 0 {
 		t.Errorf("read again: %v", got)
 	}
+
+	// Who reads the tests of two folders, as go vet may, has those of these pushed;
+	// who reads those of three has all.
+	g := s.now.Load().releases[0].tree.Load()
+	for i, stores := range []uint64{149 + 9, 149 + 18, 149 + 147} {
+		g.ahead.Store(1 << 20)
+		if _, err := os.ReadFile(filepath.Join(dir, fmt.Sprintf("1.22.8/src/p%02d/f3_test.go", i))); err != nil {
+			t.Fatal(err)
+		}
+		eventually(t, fmt.Sprint(stores, " stores"), func() bool { return s.Stats().Prefetch.Stores == stores })
+	}
 	check(t, filepath.Join(dir, "1.22.8"), want)
 }
 

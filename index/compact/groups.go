@@ -2,18 +2,22 @@ package compact
 
 import (
 	"context"
-	"strings"
 
 	"gofs/blobstore"
 	"gofs/index"
 )
 
-// groupSize is how many plain bytes of small files are encoded as one, as at
-// an import.
-const groupSize = 512 << 10
+// groupSize is how many plain bytes of small files are encoded as one. As at an
+// import, a build does not decode what is not for it.
+var groupSize = [index.Classes]int64{
+	index.ForBuild:  256 << 10,
+	index.ForTest:   1 << 20,
+	index.ForOthers: 1 << 20,
+}
 
 // group is a run of small files that become one record.
 type group struct {
+	class index.Class
 	blobs []blobstore.ID
 	bases []blobstore.ID
 	bytes int64
@@ -45,20 +49,16 @@ func (e *encoder) groups(ctx context.Context) error {
 	})
 }
 
-// gather plans the groups: files in the order of the tree, those of tests
-// apart, since a build does not read them.
+// gather plans the groups: files of a class in the order of the tree.
 func (e *encoder) gather() []*group {
 	var all []*group
-	var open [2]*group
+	var open [index.Classes]*group
 	for _, f := range e.work.small {
 		ref := e.work.release.tree.Blobs(f.entry)[0]
-		class := 0
-		if isTest(f.path) {
-			class = 1
-		}
+		class := index.ClassOf(f.path)
 		g := open[class]
-		if g == nil || g.bytes+int64(ref.Length) > groupSize {
-			g = &group{from: map[*stored]bool{}}
+		if g == nil || g.bytes+int64(ref.Length) > groupSize[class] {
+			g = &group{class: class, from: map[*stored]bool{}}
 			open[class] = g
 			all = append(all, g)
 		}
@@ -89,7 +89,7 @@ func (e *encoder) addBase(g *group, f file, own blobstore.ID) {
 			continue
 		}
 		if !g.from[s] {
-			if chain := e.chainOf(s); g.chain+chain+groupSize > e.c.opts.MaxChain {
+			if chain := e.chainOf(s); g.chain+chain+groupSize[g.class] > e.c.opts.MaxChain {
 				continue
 			} else {
 				g.chain += chain
@@ -100,8 +100,4 @@ func (e *encoder) addBase(g *group, f file, own blobstore.ID) {
 		g.depth = max(g.depth, s.rec.Depth())
 		return
 	}
-}
-
-func isTest(path string) bool {
-	return strings.HasSuffix(path, "_test.go") || strings.Contains(path, "/testdata/") || strings.HasPrefix(path, "test/")
 }
