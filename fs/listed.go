@@ -54,13 +54,13 @@ const (
 
 // list notes that a folder has been listed.
 func (s *Server) list(g *grown, folder int32) {
-	if left := g.toTools.Load(); left > 0 && g.toTools.CompareAndSwap(left, left-1) && left == 1 {
-		g.building.Store(true)
-		go s.decodeTools(g, firstTools)
-	}
 	l := &g.listed
 	l.mu.Lock()
 	defer l.mu.Unlock()
+	if left := g.toTools.Load(); left > 0 && g.toTools.CompareAndSwap(left, left-1) && left == 1 && l.tests == 0 {
+		g.building.Store(true)
+		go s.decodeTools(g, firstTools)
+	}
 	if l.noted == nil {
 		l.noted = make([]noted, len(g.Folders))
 	}

@@ -303,8 +303,14 @@ func notCached(t *testing.T, name string) (missing int) {
 }
 
 // TestTools runs a go command that looks at folders. The compiler is decoded
-// then.
+// then, unless the command reads tests: it is go list.
 func TestTools(t *testing.T) {
+	for _, lists := range []bool{false, true} {
+		t.Run(fmt.Sprint("list ", lists), func(t *testing.T) { testTools(t, lists) })
+	}
+}
+
+func testTools(t *testing.T, lists bool) {
 	data, err := os.ReadFile("/proc/self/exe")
 	if err != nil {
 		t.Fatal(err)
@@ -313,6 +319,7 @@ func TestTools(t *testing.T) {
 	want := files{
 		"bin/go":         {data: string(data), mode: 0o755},
 		tool + "compile": {data: pseudo(1, 350_000), mode: 0o755},
+		"src/p_test.go":  {data: pseudo(2, 10), mode: 0o644},
 	}
 	for i := range toolsAfter {
 		want[fmt.Sprintf("src/p%d/p.go", i)] = file{data: pseudo(10+i, 10), mode: 0o644}
@@ -327,11 +334,28 @@ func TestTools(t *testing.T) {
 	if left := g.toTools.Load(); left != toolsAfter {
 		t.Fatalf("%d folders to go", left)
 	}
+	if lists {
+		g.ahead.Store(1 << 20)
+		if _, err := os.ReadFile(filepath.Join(dir, "1.22.8/src/p_test.go")); err != nil {
+			t.Fatal(err)
+		}
+		eventually(t, "the READ is noted", func() bool {
+			g.listed.mu.Lock()
+			defer g.listed.mu.Unlock()
+			return g.listed.tests > 0
+		})
+	}
 	for i := range toolsAfter {
 		names(t, filepath.Join(dir, fmt.Sprintf("1.22.8/src/p%d", i)))
 	}
 	if left := g.toTools.Load(); left != 0 {
 		t.Errorf("%d folders to go after all", left)
+	}
+	if started := g.building.Load(); started == lists {
+		t.Fatalf("decoding the tools: %v", started)
+	}
+	if lists {
+		return
 	}
 	s.decodeTools(g, firstTools) // as a goroutine does by now
 	before := s.Stats().Cache.Decodes

@@ -117,7 +117,8 @@ func (s *Server) givePiece(n *inode, offset int64, b []byte) bool {
 // A go command that has listed some folders is about to build, and first asks
 // the compiler and the assembler for their versions. It looks at folders for 100
 // ms and more before, in which a processor is idle: they are decoded then. It
-// runs the linker when it has read all sources.
+// runs the linker when it has read all sources. One that has read tests by then
+// is go list, which runs neither.
 const toolsAfter = 8
 
 var (
