@@ -80,7 +80,8 @@ func checkPages(tx *bolt.Tx, f io.ReaderAt, size int64) error {
 type pageWalk struct {
 	f    io.ReaderAt
 	size int64
-	seen []bool // by page number
+	seen []bool   // by page number
+	room [][]byte // for a page of each depth
 	at   uint64
 	err  error
 }
@@ -91,15 +92,15 @@ func (w *pageWalk) fail(format string, args ...any) {
 	}
 }
 
-// read returns a page with those that continue it. Nothing may be reached
-// twice.
-func (w *pageWalk) read(id uint64) []byte {
+// read returns a page with those that continue it, until another of its depth is
+// read. Nothing may be reached twice.
+func (w *pageWalk) read(id uint64, depth int) []byte {
 	w.at = id
 	if id < 2 || id >= uint64(len(w.seen)) {
 		w.fail("is outside the file")
 		return nil
 	}
-	b := make([]byte, w.size)
+	b := w.page(depth)
 	if _, err := w.f.ReadAt(b, int64(id)*w.size); err != nil {
 		w.fail("%w", err)
 		return nil
@@ -121,7 +122,7 @@ func (w *pageWalk) read(id uint64) []byte {
 		w.seen[i] = true
 	}
 	if more > 0 {
-		b = append(b, make([]byte, int64(more)*w.size)...)
+		b = append(b[:w.size:w.size], make([]byte, int64(more)*w.size)...)
 		if _, err := w.f.ReadAt(b[w.size:], int64(id+1)*w.size); err != nil {
 			w.fail("%w", err)
 			return nil
@@ -130,10 +131,19 @@ func (w *pageWalk) read(id uint64) []byte {
 	return b
 }
 
+// page returns the memory for a page of a depth. A page each was most of the
+// memory that opening a store touched.
+func (w *pageWalk) page(depth int) []byte {
+	for len(w.room) <= depth {
+		w.room = append(w.room, make([]byte, w.size))
+	}
+	return w.room[depth]
+}
+
 // tree walks the pages below id, whose keys must be from low, below high and in
 // order; nil is no bound.
 func (w *pageWalk) tree(id uint64, low, high []byte, depth int) {
-	b := w.read(id)
+	b := w.read(id, depth)
 	if w.err != nil {
 		return
 	}
@@ -220,7 +230,7 @@ func (w *pageWalk) freeList(id uint64) {
 	if w.err != nil {
 		return
 	}
-	b := w.read(id)
+	b := w.read(id, 0)
 	if w.err != nil {
 		return
 	}
