@@ -262,7 +262,8 @@ func (r *sickRoot) doctor(args ...string) (doctorReport, int) {
 	return report, cmd.ProcessState.ExitCode()
 }
 
-// In each root one thing is wrong.
+// In each root one thing is wrong. The first two have the doctor wait for a
+// mount, 30 s in all, in which the others have their turn.
 var sicknesses = []struct {
 	finding string
 	plant   func(r *sickRoot)
@@ -270,6 +271,16 @@ var sicknesses = []struct {
 	note bool
 	after func(r *sickRoot) // what the kernel would do after the cure
 }{
+	{finding: "mount-hung", incurable: true, plant: func(r *sickRoot) {
+		r.silentMount("/mnt/gofs")
+		r.gofsMount("/mnt/gofs", "/var/lib/gofs", "user_id=0")
+		r.append("/home/u/.profile", "export PATH=$PATH:/mnt/gofs/bin\n")
+	}},
+	{finding: "mount-hung", incurable: true, plant: func(r *sickRoot) {
+		r.silentMount("/mnt/gofs")
+		r.gofsMount("/mnt/gofs", "/var/lib/gofs", "user_id=0")
+		r.append("/home/u/.profile", "export GOFS_MOUNT=/mnt/gofs\n")
+	}},
 	{finding: "goroot-other", plant: func(r *sickRoot) { r.append("/home/u/.profile", "export GOROOT=/gofs/"+r.old+"\n") }},
 	{finding: "goroot-other", plant: func(r *sickRoot) { r.append("/home/u/.config/fish/config.fish", "set -gx GOROOT /gofs/"+r.old+"\n") }},
 	{finding: "goroot-other", plant: func(r *sickRoot) {
@@ -403,16 +414,6 @@ var sicknesses = []struct {
 		r.broken("/mnt/gofs", &brokenDisk{readdir: syscall.EIO})
 		r.gofsMount("/mnt/gofs", "/var/lib/gofs", "user_id=0")
 	}},
-	{finding: "mount-hung", incurable: true, plant: func(r *sickRoot) {
-		r.silentMount("/mnt/gofs")
-		r.gofsMount("/mnt/gofs", "/var/lib/gofs", "user_id=0")
-		r.append("/home/u/.profile", "export PATH=$PATH:/mnt/gofs/bin\n")
-	}},
-	{finding: "mount-hung", incurable: true, plant: func(r *sickRoot) {
-		r.silentMount("/mnt/gofs")
-		r.gofsMount("/mnt/gofs", "/var/lib/gofs", "user_id=0")
-		r.append("/home/u/.profile", "export GOFS_MOUNT=/mnt/gofs\n")
-	}},
 	{finding: "mount-stale", plant: func(r *sickRoot) {
 		r.check(os.MkdirAll(r.path("/mnt/gofs"), 0o755))
 		r.check(syscall.Mount("tmpfs", r.path("/mnt/gofs"), "tmpfs", 0, "size=1m"))
@@ -501,7 +502,7 @@ func inNamespace(t *testing.T) bool {
 	if os.Getenv("GOFS_TEST_NAMESPACE") != "" {
 		return true
 	}
-	cmd := exec.Command(os.Args[0], "-test.run=^"+t.Name()+"$", "-test.v")
+	cmd := exec.Command(os.Args[0], "-test.run=^"+t.Name()+"$", "-test.v", "-test.parallel=4")
 	cmd.Env = append(os.Environ(), "GOFS_TEST_NAMESPACE=1")
 	cmd.SysProcAttr = &syscall.SysProcAttr{Unshareflags: syscall.CLONE_NEWNS}
 	if os.Geteuid() != 0 {
@@ -572,6 +573,7 @@ func TestDoctorNamesAndMends(t *testing.T) {
 	})
 	for i, s := range sicknesses {
 		t.Run(fmt.Sprintf("%02d-%s", i, s.finding), func(t *testing.T) {
+			t.Parallel()
 			r := newSickRoot(t, gofs, fakego)
 			s.plant(r)
 			sick := 1

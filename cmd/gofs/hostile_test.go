@@ -15,6 +15,7 @@ import (
 	"regexp"
 	"slices"
 	"strings"
+	"sync"
 	"syscall"
 	"testing"
 	"time"
@@ -37,14 +38,20 @@ type warden struct {
 	t          *testing.T
 	gofs, peak string
 	dir        string
-	runs       int
-	highest    int64 // of all runs, in KiB
-	of         string
+	*tally
+}
+
+// tally is of all runs of a test.
+type tally struct {
+	sync.Mutex
+	runs    int
+	highest int64 // in KiB
+	of      string
 }
 
 func newWarden(t *testing.T) *warden {
 	t.Helper()
-	w := &warden{t: t, gofs: gofsBinary(t), dir: t.TempDir()}
+	w := &warden{t: t, gofs: gofsBinary(t), dir: t.TempDir(), tally: new(tally)}
 	w.peak = filepath.Join(w.dir, "peak")
 	cmd := exec.Command(filepath.Join(hostGoroot(), "bin", "go"), "build", "-o", w.peak, "./testdata/peak")
 	cmd.Env = append(os.Environ(), "CGO_ENABLED=0")
@@ -53,6 +60,17 @@ func newWarden(t *testing.T) *warden {
 	}
 	t.Cleanup(func() { t.Logf("%d runs, %d MiB at most (%s)", w.runs, w.highest>>10, w.of) })
 	return w
+}
+
+// parallel runs the program for a case of w's test beside the others, in a folder of
+// its own.
+func (w *warden) parallel(name string, run func(w *warden)) {
+	w.t.Run(name, func(t *testing.T) {
+		t.Parallel()
+		own := *w
+		own.t, own.dir = t, t.TempDir()
+		run(&own)
+	})
 }
 
 // command is the program on a store; its memory is noted in a file.
@@ -90,15 +108,16 @@ func (w *warden) run(what, store string, stdin []byte, args ...string) (out stri
 // judge looks at how a run ended.
 func (w *warden) judge(what string, err error, stderr string) {
 	w.t.Helper()
-	w.runs++
 	b, rerr := os.ReadFile(filepath.Join(w.dir, "kib"))
 	var kib int64
 	if _, serr := fmt.Sscan(string(b), &kib); rerr != nil || serr != nil {
 		w.t.Errorf("%s: its memory is not known: %v", what, errors.Join(rerr, serr))
 	}
-	if kib > w.highest {
+	w.Lock()
+	if w.runs++; kib > w.highest {
 		w.highest, w.of = kib, what
 	}
+	w.Unlock()
 	if kib > maxPeak {
 		w.t.Errorf("%s: took %d MiB", what, kib>>10)
 	}
@@ -122,6 +141,7 @@ func (w *warden) judge(what string, err error, stderr string) {
 
 // TestHostileArchives imports every archive of the corpus.
 func TestHostileArchives(t *testing.T) {
+	t.Parallel()
 	list, err := hostile.Archives()
 	if err != nil {
 		t.Fatal(err)
@@ -194,41 +214,46 @@ func TestHostileArchives(t *testing.T) {
 // TestHostileStores gives every store of the corpus to the verbs, and reads
 // all of it through a mount.
 func TestHostileStores(t *testing.T) {
+	t.Parallel()
 	list, err := hostile.Stores()
 	if err != nil {
 		t.Fatal(err)
 	}
 	w := newWarden(t)
 	good := releaseTar(t, w.dir)
-	verbs := [][]string{{"ls", "-l"}, {"stats"}, {"gc"}, {"compact"}, {"import", "-q", "--verify=off", "--as=good", good}, {"export", "1.22.8", "-o", filepath.Join(w.dir, "out.tar")}, {"mount"}}
 	for i, c := range list {
 		if testing.Short() && strings.HasPrefix(c.Name, "large-") {
 			continue
 		}
-		fresh := func() string {
-			dir := filepath.Join(w.dir, "store")
-			if err := errors.Join(os.RemoveAll(dir), c.Unpack(dir)); err != nil {
-				t.Fatal(err)
-			}
-			return dir
+		w.parallel(c.Name, func(w *warden) { w.everyVerb(i, &c, good) })
+	}
+}
+
+// everyVerb gives store i of the corpus to the verbs.
+func (w *warden) everyVerb(i int, c *hostile.Case, good string) {
+	fresh := func() string {
+		dir := filepath.Join(w.dir, "store")
+		if err := errors.Join(os.RemoveAll(dir), c.Unpack(dir)); err != nil {
+			w.t.Fatal(err)
+		}
+		return dir
+	}
+	out, ok := w.run(c.Name, fresh(), nil, "verify")
+	if ok != (c.Want == "") || !ok && !regexp.MustCompile(c.Want).MatchString(out) {
+		w.t.Errorf("%s: sound: %v, says\n%s\nand not %q", c.Name, ok, out, c.Want)
+	}
+	verbs := [][]string{{"ls", "-l"}, {"stats"}, {"gc"}, {"compact"}, {"import", "-q", "--verify=off", "--as=good", good}, {"export", "1.22.8", "-o", filepath.Join(w.dir, "out.tar")}, {"mount"}}
+	for j, args := range verbs {
+		// CI has one verb for every other store, in turn.
+		if testing.Short() && (i%2 != 0 || i/2%len(verbs) != j) {
+			continue
 		}
 		store := fresh()
-		out, ok := w.run(c.Name, store, nil, "verify")
-		if ok != (c.Want == "") || !ok && !regexp.MustCompile(c.Want).MatchString(out) {
-			t.Errorf("%s: sound: %v, says\n%s\nand not %q", c.Name, ok, out, c.Want)
+		if args[0] == "mount" {
+			w.mount(c.Name, store)
+			continue
 		}
-		for j, args := range verbs {
-			// CI has one verb for every other store, in turn.
-			if testing.Short() && (i%2 != 0 || i/2%len(verbs) != j) {
-				continue
-			}
-			store := fresh()
-			if args[0] == "mount" {
-				w.mount(c.Name, store)
-				continue
-			}
-			w.run(c.Name, store, nil, args...)
-		}
+		w.run(c.Name, store, nil, args...)
 	}
 }
 
@@ -348,8 +373,9 @@ func contents(t testing.TB, store string) map[string]blobstore.ID {
 // TestStoreLinks has somebody put links, pipes and folders where the files of
 // a store belong. Nothing is read or written through them, and nothing waits.
 func TestStoreLinks(t *testing.T) {
+	t.Parallel()
 	w := newWarden(t)
-	outside, release, sound := filepath.Join(w.dir, "outside"), releaseTar(t, w.dir), filepath.Join(w.dir, "sound")
+	release, sound := releaseTar(t, w.dir), filepath.Join(w.dir, "sound")
 	unpackStore(t, "record-sum.zip", sound) // damaged, so that verify has something to note
 	for _, name := range []string{"format", "generation", "index.db", "lock", "damage", "generation.new", "index.db.new", "packs", "pack"} {
 		for kind, put := range map[string]func(path, keep string) error{
@@ -361,46 +387,49 @@ func TestStoreLinks(t *testing.T) {
 				continue
 			}
 			what := fmt.Sprintf("%s as %s", name, kind)
-			store := filepath.Join(w.dir, "store")
-			if err := errors.Join(os.RemoveAll(store), os.RemoveAll(outside), os.Mkdir(outside, 0o755)); err != nil {
-				t.Fatal(err)
-			}
-			if err := os.CopyFS(store, os.DirFS(sound)); err != nil {
-				t.Fatal(err)
-			}
-			path := filepath.Join(store, name)
-			if name == "pack" {
-				packs, err := filepath.Glob(filepath.Join(store, "packs", "*"))
-				if err != nil || len(packs) != 1 {
-					t.Fatal(packs, err)
-				}
-				path = packs[0]
-			}
-			keep := filepath.Join(outside, "kept")
-			if err := os.Rename(path, keep); err != nil {
-				if err := os.WriteFile(keep, []byte("kept"), 0o644); err != nil {
-					t.Fatal(err)
-				}
-			}
-			if name == "packs" { // what gc would take for garbage
-				if err := os.WriteFile(filepath.Join(keep, "new-precious"), nil, 0o644); err != nil {
-					t.Fatal(err)
-				}
-			}
-			before := listTree(t, outside)
-			if err := put(path, keep); err != nil {
-				t.Fatal(err)
-			}
-			for _, args := range [][]string{{"ls"}, {"verify"}, {"import", "-q", "--verify=off", release}, {"rm", "1.22.8"}, {"gc"}} {
-				out, ok := w.run(what, store, nil, args...)
-				if ok && args[0] == "verify" {
-					t.Errorf("%s: verify says\n%s", what, out)
-				}
-			}
-			if after := listTree(t, outside); fmt.Sprint(after) != fmt.Sprint(before) {
-				t.Errorf("%s: outside of the store is now\n%v\nand was\n%v", what, after, before)
-			}
+			w.parallel(what, func(w *warden) { w.replaced(what, name, sound, release, put) })
 		}
+	}
+}
+
+// replaced gives the store to the verbs after put has put something else where
+// the file name was, which lies outside of the store now.
+func (w *warden) replaced(what, name, sound, release string, put func(path, keep string) error) {
+	store, outside := filepath.Join(w.dir, "store"), filepath.Join(w.dir, "outside")
+	if err := errors.Join(os.Mkdir(outside, 0o755), os.CopyFS(store, os.DirFS(sound))); err != nil {
+		w.t.Fatal(err)
+	}
+	path := filepath.Join(store, name)
+	if name == "pack" {
+		packs, err := filepath.Glob(filepath.Join(store, "packs", "*"))
+		if err != nil || len(packs) != 1 {
+			w.t.Fatal(packs, err)
+		}
+		path = packs[0]
+	}
+	keep := filepath.Join(outside, "kept")
+	if err := os.Rename(path, keep); err != nil {
+		if err := os.WriteFile(keep, []byte("kept"), 0o644); err != nil {
+			w.t.Fatal(err)
+		}
+	}
+	if name == "packs" { // what gc would take for garbage
+		if err := os.WriteFile(filepath.Join(keep, "new-precious"), nil, 0o644); err != nil {
+			w.t.Fatal(err)
+		}
+	}
+	before := listTree(w.t, outside)
+	if err := put(path, keep); err != nil {
+		w.t.Fatal(err)
+	}
+	for _, args := range [][]string{{"ls"}, {"verify"}, {"import", "-q", "--verify=off", release}, {"rm", "1.22.8"}, {"gc"}} {
+		out, ok := w.run(what, store, nil, args...)
+		if ok && args[0] == "verify" {
+			w.t.Errorf("%s: verify says\n%s", what, out)
+		}
+	}
+	if after := listTree(w.t, outside); fmt.Sprint(after) != fmt.Sprint(before) {
+		w.t.Errorf("%s: outside of the store is now\n%v\nand was\n%v", what, after, before)
 	}
 }
 
