@@ -22,9 +22,8 @@ const (
 	// largeStep is what the sizes of large buffers are multiples of, so that those
 	// of one program serve the next, whose size is another.
 	largeStep = 1 << 20
-	// largeHeld has room for what is decoded for a program: it, its base and the
-	// streams of the delta between them.
-	largeHeld = 48 << 20
+	// largeHeld has room for the largest program and a few of the others.
+	largeHeld = 24 << 20
 
 	// bufferSlack is how much room the decoder wants behind its last block to copy
 	// without looking at every byte's place.
@@ -88,7 +87,7 @@ func (b *buffers) put(buf []byte) {
 	defer b.mu.Unlock()
 	class := cap(buf)/bufferStep - 1
 	switch {
-	case cap(buf) > largeHeld/2: // of a hugeRecord, more or less
+	case cap(buf) > largeHeld:
 	case class >= bufferClasses:
 		b.large = append(b.large, buf[:0])
 		b.heldLarge += cap(buf)

@@ -13,7 +13,8 @@ import (
 // Safe for concurrent use.
 type Cache struct {
 	limit int64
-	kept  int // large records at least
+	kept  int           // large records at least, until they are stale
+	clock *atomic.Int64 // bytes of the small records that were ever kept, also of the cache that this is part of
 
 	mu      sync.Mutex
 	entries map[recordKey]*list.Element // of *cacheEntry
@@ -49,6 +50,7 @@ type recordKey struct {
 type cacheEntry struct {
 	key    recordKey
 	record *Decoded
+	used   int64 // by the clock
 }
 
 type flight struct {
@@ -63,13 +65,14 @@ type flight struct {
 // but always the last few programs; with a limit of 0 it only lets askers
 // share decodings under way.
 func NewCache(limit int64) *Cache {
-	c := newCache(limit, keptLarge)
-	c.filtered = newCache(limit/4, keptFiltered)
+	clock := new(atomic.Int64)
+	c := newCache(limit, keptLarge, clock)
+	c.filtered = newCache(limit/4, keptFiltered, clock)
 	return c
 }
 
-func newCache(limit int64, kept int) *Cache {
-	return &Cache{limit: limit, kept: kept, entries: map[recordKey]*list.Element{}, flights: map[recordKey]*flight{}, parts: map[ID]*list.Element{}}
+func newCache(limit int64, kept int, clock *atomic.Int64) *Cache {
+	return &Cache{limit: limit, kept: kept, clock: clock, entries: map[recordKey]*list.Element{}, flights: map[recordKey]*flight{}, parts: map[ID]*list.Element{}}
 }
 
 // Stats returns the counters.
@@ -88,6 +91,9 @@ func (c *Cache) Stats() CacheStats {
 
 // Clear drops all records.
 func (c *Cache) Clear() {
+	if c.filtered != nil {
+		c.filtered.Clear() // first: what it holds goes back to the buffers
+	}
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	for _, e := range c.entries {
@@ -100,9 +106,6 @@ func (c *Cache) Clear() {
 	c.large.Init()
 	c.size, c.sizeL = 0, 0
 	c.held.Store(0)
-	if c.filtered != nil {
-		c.filtered.Clear()
-	}
 }
 
 // peek returns the record if it is in memory, else nil.
@@ -138,7 +141,9 @@ func (c *Cache) holds(id ID) (*Decoded, int) {
 // hit returns the record of an entry; c.mu is held.
 func (c *Cache) hit(e *list.Element) *Decoded {
 	c.stats.Hits++
-	r := e.Value.(*cacheEntry).record
+	entry := e.Value.(*cacheEntry)
+	entry.used = c.clock.Load()
+	r := entry.record
 	r.refs.Add(1)
 	if r.large() {
 		c.large.MoveToFront(e)
@@ -200,7 +205,10 @@ func (c *Cache) keep(key recordKey, r *Decoded) {
 		return
 	}
 	r.refs.Add(1)
-	e := kept.PushFront(&cacheEntry{key, r})
+	if !r.large() {
+		c.clock.Add(r.cost())
+	}
+	e := kept.PushFront(&cacheEntry{key, r, c.clock.Load()})
 	c.entries[key] = e
 	if r.whole {
 		for _, m := range r.Blobs[1:] {
@@ -208,6 +216,7 @@ func (c *Cache) keep(key recordKey, r *Decoded) {
 		}
 	}
 	*size += r.cost()
+	c.retire()
 	c.trim(&c.large, &c.sizeL, c.limit/4, c.kept)
 	// What programs leave of the room is that of the small ones.
 	room := c.limit - c.sizeL
@@ -218,21 +227,41 @@ func (c *Cache) keep(key recordKey, r *Decoded) {
 	c.held.Store(c.size + c.sizeL)
 }
 
+// retire drops large records that nobody has used for long: who has read the programs of a release goes on to its
+// sources, and decoded bases of these up to ten times in what programs had left.
+// c.mu is held.
+func (c *Cache) retire() {
+	stale := c.clock.Load() - staleAfter
+	for last := c.large.Back(); last != nil && last.Value.(*cacheEntry).used < stale; last = c.large.Back() {
+		c.drop(&c.large, &c.sizeL, last)
+	}
+	if c.filtered != nil {
+		c.filtered.mu.Lock()
+		c.filtered.retire()
+		c.filtered.held.Store(c.filtered.size + c.filtered.sizeL)
+		c.filtered.mu.Unlock()
+	}
+}
+
 // trim drops what was used least recently until a list takes at most limit
 // bytes or has least entries; c.mu is held.
 func (c *Cache) trim(kept *list.List, size *int64, limit int64, least int) {
 	for *size > limit && kept.Len() > least {
-		last := kept.Back()
-		e := kept.Remove(last).(*cacheEntry)
-		delete(c.entries, e.key)
-		for _, m := range e.record.Blobs {
-			if c.parts[m.ID] == last {
-				delete(c.parts, m.ID)
-			}
-		}
-		*size -= e.record.cost()
-		e.record.Release()
+		c.drop(kept, size, kept.Back())
 	}
+}
+
+// drop takes an entry out of a list; c.mu is held.
+func (c *Cache) drop(kept *list.List, size *int64, e *list.Element) {
+	entry := kept.Remove(e).(*cacheEntry)
+	delete(c.entries, entry.key)
+	for _, m := range entry.record.Blobs {
+		if c.parts[m.ID] == e {
+			delete(c.parts, m.ID)
+		}
+	}
+	*size -= entry.record.cost()
+	entry.record.Release()
 }
 
 // Large records are programs. They have at most a quarter of the room, so that
@@ -241,7 +270,10 @@ func (c *Cache) trim(kept *list.List, size *int64, limit int64, least int) {
 // 128 KiB would have it decoded 150 times.
 const (
 	largeRecord = 4 << 20
-	keptLarge   = 2
+	// staleAfter is how many bytes of other records are kept until a program that
+	// nobody uses is not.
+	staleAfter = 32 << 20
+	keptLarge  = 1
 	// keptFiltered is one more than the bases of a tool, the go command and the
 	// compiler: the base of the compiler from another release comes in between.
 	keptFiltered = 3

@@ -124,3 +124,47 @@ func TestCachePanic(t *testing.T) {
 		t.Errorf("afterwards: %v, %v", d, err)
 	}
 }
+
+// TestCacheRetires reads small records after programs, which stay for a while.
+func TestCacheRetires(t *testing.T) {
+	c := NewCache(64 << 20)
+	load := func(c *Cache, record int64, n int) (loaded bool) {
+		_, err := c.get(recordKey{1, record}, true, func() (*Decoded, error) {
+			loaded = true
+			return decodedBytes(n), nil
+		})
+		if err != nil {
+			t.Error(err)
+		}
+		return loaded
+	}
+	const program = 0
+	small := int64(0)
+	read := func(bytes int) {
+		for ; bytes > 0; bytes -= 1 << 20 {
+			small++
+			load(c, small, 1<<20)
+		}
+	}
+	for _, from := range []*Cache{c, c.filtered} {
+		load(from, program, largeRecord)
+		read(staleAfter - 2<<20)
+		if load(from, program, largeRecord) {
+			t.Error("dropped too early")
+		}
+		read(staleAfter - 2<<20)
+		if load(from, program, largeRecord) {
+			t.Error("dropped though it was used meanwhile")
+		}
+		read(staleAfter + 2<<20)
+		if !load(from, program, largeRecord) {
+			t.Error("still there")
+		}
+	}
+	for small < 200 {
+		read(1 << 20)
+	}
+	if st := c.Stats(); st.Bytes < 60<<20 || st.Bytes > 64<<20 {
+		t.Errorf("%d bytes of small records, with 64 MiB of room", st.Bytes)
+	}
+}

@@ -1,6 +1,7 @@
 package fs
 
 import (
+	"slices"
 	"time"
 
 	"github.com/hanwen/go-fuse/v2/fuse"
@@ -28,8 +29,16 @@ const (
 
 // sequential is how many entries behind the last push a READ may lie to count
 // as that of a reader who takes folder after folder. Then the push goes on
-// behind the end of the folder: entries lie in the order of such a walk.
+// behind the end of the folder: entries lie in the order of such a walk. A build
+// goes by folders too, but leaves files out.
 const sequential = 64
+
+// walked says whether the kernel has been given all small files of some entries.
+func (g *grown) walked(first, end int32) bool {
+	return !slices.ContainsFunc(g.inodes[first:end], func(n *inode) bool {
+		return n != nil && n.mode&unix.S_IFMT == unix.S_IFREG && n.small() && n.size > 0 && n.cached.Load() == 0
+	})
+}
 
 // lost is when a READ of a file that the kernel had means that it has dropped
 // its pages, and not that READ and push crossed.
@@ -62,7 +71,7 @@ func (s *Server) prefetch(n *inode, d *blobstore.Decoded) {
 	folder := g.folderOf(at)
 	f := &g.Folders[folder]
 	end := f.First + f.N
-	if ahead := g.ahead.Load(); at >= ahead && at-ahead < sequential {
+	if ahead := g.ahead.Load(); at >= ahead && at-ahead < sequential && g.walked(ahead, at) {
 		end, p.class = int32(len(g.Entries)), anyClass
 	} else if before == 0 && g.listed.wants(folder, p.class) {
 		s.follow(g, folder, d)

@@ -177,6 +177,34 @@ func sub(all files, prefix string) files {
 	return part
 }
 
+// TestNotSequential reads folder after folder as a build does, which leaves tests
+// out: it gets none pushed.
+func TestNotSequential(t *testing.T) {
+	store := newStore(t)
+	want := files{}
+	for i := range 20 {
+		want[fmt.Sprintf("src/p%02d/a_test.go", i)] = file{data: pseudo(i, 3000+i), mode: 0o644}
+		want[fmt.Sprintf("src/p%02d/b.go", i)] = file{data: pseudo(100+i, 3000+i), mode: 0o644}
+	}
+	add(t, store, "1.22.8", want)
+	s, dir := mount(t, store)
+	for i := range 20 {
+		names(t, filepath.Join(dir, fmt.Sprintf("1.22.8/src/p%02d", i)))
+	}
+	for i := range 20 {
+		if _, err := os.ReadFile(filepath.Join(dir, fmt.Sprintf("1.22.8/src/p%02d/b.go", i))); err != nil {
+			t.Fatal(err)
+		}
+	}
+	g := s.now.Load().releases[0].tree.Load()
+	eventually(t, "the pushes have ended", func() bool { return len(s.pushers) == 0 && g.listed.done() })
+	for i, n := range g.inodes {
+		if n != nil && index.ClassOf(g.Entries[i].Name) == index.ForTest && n.cached.Load() != 0 {
+			t.Errorf("entry %d was pushed", i)
+		}
+	}
+}
+
 func TestSequentialPrefetchGoesOn(t *testing.T) {
 	store := newStore(t)
 	want := files{}
