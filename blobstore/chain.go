@@ -28,7 +28,8 @@ const (
 	// its slot to wait for before it takes memory.
 	smallChain = 2 << 20
 	// hugeRecord is from how many bytes on a record, larger than any program of
-	// a release, is decoded while no other chain is.
+	// a release but the compilers of Go 1.20 and before, is decoded while no other
+	// chain is.
 	hugeRecord = 40 << 20
 )
 

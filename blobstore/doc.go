@@ -77,8 +77,8 @@
 // chunks that it was imported as, so that compaction changes no tree. A chunk may
 // lie in the programs of several releases.
 //
-// The filtered program is at most a quarter and 4096 bytes longer than the plain
-// one, and at most MaxRecord.
+// The filtered program, in which compressed sections are inflated, is at most
+// two and a half times as long as the plain one and 4096 bytes, and at most MaxRecord.
 //
 // The file name of a
 // pack is the SHA-256 over its record headers and tables (everything but the

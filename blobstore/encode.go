@@ -38,14 +38,14 @@ type Program struct {
 	Depth    int // of its record
 }
 
+// Kept says whether a reader keeps a filtered program in memory for the others
+// that are deltas of it.
+func Kept(filtered []byte) bool { return len(filtered) < hugeRecord }
+
 // Filter returns the filtered form of a Go program; false for anything else.
 // What it returns has been tried to give the program again.
 func Filter(plain []byte) ([]byte, bool) {
-	filtered, ok := goprog.Forward(plain)
-	if !ok || len(filtered) > int(maxInner(uint32(len(plain)))) {
-		return nil, false
-	}
-	return filtered, true
+	return goprog.Forward(plain, int(maxInner(uint32(len(plain)))))
 }
 
 // Program returns the filtered form of a program of the store. The error is

@@ -96,18 +96,26 @@ func (r *Record) unpack(dec *zstd.Decoder, bases [][]byte, from *buffers) (*Deco
 	return &Decoded{Plain: filtered, room: room, buffers: from}, nil
 }
 
-// restore makes the plain program of a filtered one, whose memory it takes.
+// restore makes the plain program of a filtered one, whose memory it takes or lets go of.
 func (r *Record) restore(filtered *Decoded) (*Decoded, error) {
+	room, from := filtered.room, filtered.buffers
 	plain, err := goprog.Inverse(filtered.Plain, int(r.header.plain))
 	if err == nil && len(plain) != int(r.header.plain) {
 		err = fmt.Errorf("program of %d bytes, not %d", len(plain), r.header.plain)
 	}
 	if err != nil {
-		filtered.buffers.put(filtered.room)
+		from.put(room)
 		return nil, fmt.Errorf("%w: %w", err, ErrDamaged)
 	}
+	if len(filtered.Plain)-len(plain) > len(plain)/2 {
+		// What was inflated in it is no more than an empty half of the memory.
+		fit := from.get(len(plain))
+		plain = append(fit, plain...)
+		from.put(room)
+		room = fit
+	}
 	d := r.decoded(plain)
-	d.room, d.buffers = filtered.room, filtered.buffers
+	d.room, d.buffers = room, from
 	return d, nil
 }
 
@@ -141,6 +149,11 @@ func (r *Record) Kind() Kind { return r.header.kind }
 
 // Size is the room the record takes in its pack, in bytes.
 func (r *Record) Size() int64 { return int64(r.header.size()) + int64(r.header.stored) }
+
+// Decodes is how many bytes are decoded for the record besides its bases, as MaxChain counts them.
+func (r *Record) Decodes() int64 {
+	return int64(r.header.plain) + int64(r.header.inner) + int64(r.header.size())
+}
 
 // Plain is the length of its plain bytes.
 func (r *Record) Plain() int64 { return int64(r.header.plain) }

@@ -188,7 +188,7 @@ func (e *encoder) large(ctx context.Context, f file) (*blobstore.Record, *blobst
 		for _, b := range blobs {
 			ids = append(ids, b.ID)
 		}
-		bases, err := e.bases(ctx, f, e.within(e.programDepth(), ids))
+		bases, err := e.bases(ctx, f, filtered, e.within(e.programDepth(), ids))
 		if err != nil {
 			return nil, nil, err
 		}
@@ -218,7 +218,11 @@ func (e *encoder) programDepth() int {
 
 // bases returns the programs that f is to be a delta of: the same of another
 // version, and go and compile of its own. A chain may be limit long.
-func (e *encoder) bases(ctx context.Context, f file, limit int) ([]*blobstore.Program, error) {
+//
+// Compilers that a reader does not keep, those of 1.20 and before, stand alone in
+// their release: they would have to be decoded anew for each of the tools, and
+// beside the go command in memory. That is some 2 MB more for 1.20.14.
+func (e *encoder) bases(ctx context.Context, f file, filtered []byte, limit int) ([]*blobstore.Program, error) {
 	var bases []*blobstore.Program
 	rank := rankOf(f.path)
 	// A head leaves room for its patches, a go command for the compiler, and
@@ -252,6 +256,9 @@ func (e *encoder) bases(ctx context.Context, f file, limit int) ([]*blobstore.Pr
 		}
 		break
 	}
+	if !blobstore.Kept(filtered) {
+		return bases, nil
+	}
 	for _, own := range e.work.release.tools() {
 		if rankOf(own) >= rank {
 			continue
@@ -260,7 +267,7 @@ func (e *encoder) bases(ctx context.Context, f file, limit int) ([]*blobstore.Pr
 		if err != nil {
 			return nil, err
 		}
-		if p != nil && e.readable(f, bases, p) {
+		if p != nil && blobstore.Kept(p.Filtered) && e.readable(f, bases, p) {
 			bases = append(bases, p)
 		}
 	}
@@ -277,7 +284,7 @@ func (e *encoder) readable(f file, bases []*blobstore.Program, more *blobstore.P
 }
 
 // decodes is how many bytes are decoded for blobs, bases that several share
-// counted once, and what is not known exactly counted as the most it may be.
+// counted once.
 func (e *encoder) decodes(ids []blobstore.ID) (total int64) {
 	seen := map[*blobstore.Record]bool{}
 	var add func(ids []blobstore.ID)
@@ -293,7 +300,7 @@ func (e *encoder) decodes(ids []blobstore.ID) (total int64) {
 			}
 			if !seen[rec] {
 				seen[rec] = true
-				total += decodedFor(rec.Plain())
+				total += rec.Decodes()
 				add(rec.Bases())
 			}
 		}
@@ -302,9 +309,9 @@ func (e *encoder) decodes(ids []blobstore.ID) (total int64) {
 	return total
 }
 
-// decodedFor bounds what decoding a record takes besides its bases: plain,
+// decodedFor bounds what decoding a file takes besides its bases: plain,
 // filtered, where it is a program, and its header.
-func decodedFor(plain int64) int64 { return 2*plain + plain/4 + 64<<10 }
+func decodedFor(plain int64) int64 { return 3*plain + plain/2 + 64<<10 }
 
 // tools lists the paths of the compiler and the go command.
 func (r *release) tools() []string {

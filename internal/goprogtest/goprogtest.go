@@ -30,7 +30,12 @@ type contents struct {
 
 // Tiny is a program of 2 KB for amd64 or arm64 that has something of everything the filter looks at.
 // It cannot be run. Different releases differ as those of one program do.
-func Tiny(machine elf.Machine, release byte) []byte {
+func Tiny(machine elf.Machine, release byte) []byte { return tinyELF(machine, release, false) }
+
+// TinyDWARF is Tiny with two compressed sections, of which only .debug_info is larger inflated.
+func TinyDWARF(machine elf.Machine, release byte) []byte { return tinyELF(machine, release, true) }
+
+func tinyELF(machine elf.Machine, release byte, dwarf bool) []byte {
 	c := tiny(machine, release)
 	b := &builder{}
 	b.out.Write(make([]byte, binary.Size(elf.Header64{})))
@@ -54,6 +59,10 @@ func Tiny(machine elf.Machine, release byte) []byte {
 	b.add(".symtab", elf.SHT_SYMTAB, 0, 0, sym.Bytes())
 	b.sections[len(b.sections)-1].Entsize = 24
 	b.add(".strtab", elf.SHT_STRTAB, 0, 0, str.Bytes())
+	if dwarf {
+		b.add(".debug_info", elf.SHT_PROGBITS, elf.SHF_COMPRESSED, 0, compressed(debugInfo, len(DebugInfo())))
+		b.add(".zdebug_line", elf.SHT_PROGBITS, 0, 0, append([]byte("ZLIB\x00\x00\x00\x00\x00\x00\x00\x04"), storedStream(release)...))
+	}
 	return b.finish(machine)
 }
 

@@ -284,9 +284,10 @@ func programs() []Case {
 	add("cut", damaged, of(filtered[:len(filtered)/2]))
 	add("longer", damaged, of(append(bytes.Clone(filtered), "more"...)))
 	add("garbage", damaged, of([]byte(strings.Repeat("garbage", 100))))
-	add("length", damaged, of(append([]byte{1, 0xff, 0xff, 0xff, 0xff, 0x7f}, filtered[3:]...)))
+	add("length", damaged, of(append([]byte{2, 0xff, 0xff, 0xff, 0xff, 0x7f}, filtered[3:]...)))
 	add("other", damaged, of(value(filteredOf(goprogtest.Tiny(elf.EM_AARCH64, 1)))))
 	list = append(list, changed("program-bytes.zip", plain, of),
+		changed("program-bytes-dwarf.zip", goprogtest.TinyDWARF(elf.EM_X86_64, 1), of),
 		changed("program-bytes-macho.zip", goprogtest.TinyMachO(elf.EM_AARCH64, 1), of),
 		changed("program-bytes-pe.zip", goprogtest.TinyPE(elf.EM_X86_64, 1), of))
 	whole := of(filtered)
@@ -294,6 +295,18 @@ func programs() []Case {
 	whole.parts = []part{partOf(plain), partOf(plain[:half]), {partOf(plain[half:]).id, uint32(len(plain) - half + 1)}}
 	whole.plain = uint32(len(plain))
 	add("parts", "record lengths", whole)
+	// The body has a place of 100 bytes for what 34 MiB are deflated to.
+	wide := append(bytes.Clone(plain), make([]byte, 26<<20)...)
+	filtered = value(filteredOf(wide))
+	streams := len(binary.AppendUvarint([]byte{2}, uint64(len(wide)))) + len(wide)
+	inflated := append(bytes.Clone(filtered[:streams]), 1)
+	for _, n := range []int{len(plain), 100, 34 << 20} {
+		inflated = binary.AppendUvarint(inflated, uint64(n))
+	}
+	inflated = append(append(inflated, make([]byte, 34<<20)...), filtered[streams+1:]...)
+	large := of(inflated)
+	large.parts = []part{partOf(wide)}
+	add("inflated", damaged, large)
 	bomb := record{encoding: program, inner: 64 << 20, parts: []part{{blobstore.Sum(plain), 64 << 20}}, stored: zeros(64<<20, window64)}
 	add("bomb", damaged, bomb)
 	return list

@@ -1,5 +1,5 @@
 // Package deflate makes the zlib streams (RFC 1950, 1951) that Go's linker has put into programs, bit
-// for bit: what compress/zlib wrote at BestSpeed from Go 1.7 on.
+// for bit: what compress/zlib writes at BestSpeed, in the releases with such programs and up to Go 1.26.
 //
 // It is not for compressing. Records of the store hold such sections inflated, and are read only as long
 // as deflating gives the same bytes again; compress/flate promises no such thing from one Go to the next.

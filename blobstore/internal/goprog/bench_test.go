@@ -20,7 +20,7 @@ func BenchmarkInverse(b *testing.B) {
 			}
 		})
 	}
-	filtered, ok := Forward(plain)
+	filtered, ok := Forward(plain, limitOf(plain))
 	if !ok {
 		b.Skip("not filtered")
 	}
@@ -46,8 +46,8 @@ func BenchmarkSaves(b *testing.B) {
 	if err != nil {
 		b.Fatal(err)
 	}
-	filtered, ok := Forward(program)
-	filteredBase, okBase := Forward(base)
+	filtered, ok := Forward(program, limitOf(program))
+	filteredBase, okBase := Forward(base, limitOf(base))
 	if !ok || !okBase {
 		b.Fatal("not filtered")
 	}

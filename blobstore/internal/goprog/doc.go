@@ -18,17 +18,20 @@
 //
 // Numbers are unsigned LEB128 varints, words little-endian.
 //
-//	filtered = version length body [order] [places] pool groups
-//	version    one byte, 1
+//	filtered = version length body streams [order] [places] pool groups
+//	version    one byte, 2
 //	length     of the program
 //	body       the program, filtered
+//	streams    their number, at most 16; for each its distance from the end of the one before, the
+//	           first from 0, its length, the length of what it inflates to, and that
 //	order      in Mach-O and PE only: its length in bytes, and the order of symbols
 //	places     in PE only: its length in bytes, and the places that .reloc lists
 //	pool       its length in bytes, and targets
 //	groups     three times: a length in bytes, and exceptions
 //
 // The body has the length of the program and the same headers. To restore it, take these steps in
-// order. (1) and (2) need nothing else; (3) and (4) read the body as it is after (1).
+// order. (1) and (2) need nothing else; (3) and (4) read the body as it is after (1). The streams
+// may be put back at any time before (6).
 //
 // A program with more than 1024 + length/64 entries in its symbol table is not filtered. Sections are
 // those with SHF_ALLOC and an address, except SHF_TLS; in Mach-O those with an address
@@ -114,6 +117,11 @@
 // (6) Signature. Where LC_CODE_SIGNATURE is as cmd/link makes it, with SHA-256 for pages of 4096 bytes,
 // each hash is the stored one XOR that of the page as it is after (5).
 //
-// Sections that the linker compressed (DWARF, in Go 1.20 and before) stay as they are: what a compressor
-// makes is not for a store to depend on.
+// Streams. Up to Go 1.20 the DWARF of programs is compressed: zlib streams behind the Elf64_Chdr of sections
+// with SHF_COMPRESSED, else behind "ZLIB" and a length of 8 bytes. No delta sees anything in them, and
+// they are a third of a program. In the body they are zeros; to restore one, deflate what it inflates to,
+// as package deflate does, into its place. It must come to its length, and nothing that (1) to (6) touch
+// may lie there. A stream that would become another stays in the body, and so does one that makes the
+// filtered program too long. The programs of 1.20.14 are 1.9 times as long so, those of arm64 up to 2.1
+// times, and a compacted store of that release takes 57.2 MB instead of 72.3.
 package goprog

@@ -47,6 +47,8 @@ func (img *image) addELFSection(s *elf.Section) error {
 		img.strtab = sec
 	case s.Flags&elf.SHF_ALLOC != 0 && s.Addr != 0 && sec.size > 0 && s.Flags&elf.SHF_TLS == 0:
 		return img.addSection(sec)
+	case inFile && s.Flags&elf.SHF_ALLOC == 0:
+		img.addStream(s.Offset, s.FileSize, s.Flags&elf.SHF_COMPRESSED != 0)
 	}
 	return nil
 }

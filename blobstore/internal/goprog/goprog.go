@@ -9,7 +9,7 @@ import (
 	"sync"
 )
 
-const version = 1
+const version = 2
 
 // Errors that Inverse's own wrap.
 var (
@@ -22,9 +22,10 @@ var (
 func errCorrupt(what string) error { return fmt.Errorf("%w: %s", ErrCorrupt, what) }
 
 // Forward returns a program with its references made independent of addresses, and whether that
-// could be done. Where it reports true, Inverse was tried and gave plain again.
-func Forward(plain []byte) (filtered []byte, ok bool) {
-	filtered, err := forward(plain)
+// could be done in at most limit bytes. Compressed sections are inflated as far as that allows. Where it
+// reports true, Inverse was tried and gave plain again.
+func Forward(plain []byte, limit int) (filtered []byte, ok bool) {
+	filtered, err := forward(plain, limit)
 	if err != nil {
 		return nil, false
 	}
@@ -35,7 +36,7 @@ func Forward(plain []byte) (filtered []byte, ok bool) {
 	return filtered, true
 }
 
-func forward(plain []byte) ([]byte, error) {
+func forward(plain []byte, limit int) ([]byte, error) {
 	img, err := parse(slices.Clone(plain))
 	if err != nil {
 		return nil, err
@@ -62,14 +63,14 @@ func forward(plain []byte) ([]byte, error) {
 	if err != nil {
 		return nil, err
 	}
-
-	out := make([]byte, 0, len(img.b)+len(tables)+len(pool)+len(enc.groups)+64)
-	out = append(out, version)
-	out = binary.AppendUvarint(out, uint64(len(plain)))
-	out = append(out, img.b...)
-	out = append(out, tables...)
-	out = appendBytes(out, pool)
-	return append(out, enc.groups...), nil
+	rest := append(appendBytes(tables, pool), enc.groups...)
+	head := binary.AppendUvarint([]byte{version}, uint64(len(plain)))
+	streams := img.takeStreams(limit - len(head) - len(img.b) - len(rest))
+	filtered := slices.Concat(head, img.b, streams, rest)
+	if len(filtered) > limit {
+		return nil, errUnknown
+	}
+	return filtered, nil
 }
 
 // Inverse returns the program that Forward was given, which lies in the memory of filtered then. It takes
@@ -93,23 +94,40 @@ func Inverse(filtered []byte, maxPlain int) ([]byte, error) {
 	if err != nil {
 		return nil, errCorrupt(err.Error())
 	}
-	if err := img.putTables(&r); err != nil {
+	streams, err := img.readStreams(&r)
+	if err != nil {
 		return nil, err
+	}
+	wait := img.fill(streams)
+	err = img.putReferences(&r)
+	if !wait() && err == nil {
+		err = errCorrupt("length of a stream")
+	}
+	if err != nil {
+		return nil, err
+	}
+	img.hashes.filter(img.b)
+	return img.b, nil
+}
+
+// putReferences restores everything but streams and page hashes.
+func (img *image) putReferences(r *reader) error {
+	if err := img.putTables(r); err != nil {
+		return err
 	}
 	pool := reader{b: r.bytes(r.uvarint())}
 	if r.err != nil {
-		return nil, r.err
+		return r.err
 	}
 	img.loadSymbols()
 	extra, err := readPool(&pool, img)
 	if err != nil {
-		return nil, err
+		return err
 	}
-	if !img.restore(extra, &r) {
-		return nil, errCorrupt("references")
+	if !img.restore(extra, r) {
+		return errCorrupt("references")
 	}
-	img.hashes.filter(img.b)
-	return img.b, nil
+	return nil
 }
 
 // takeTables filters what needs nothing but itself, and returns what must be known to undo that.

@@ -64,6 +64,7 @@ type image struct {
 	handlers uint32   // PE: what the third column of that counts from
 	relocs   section  // PE: .reloc
 	hashes   pageHashes
+	streams  []stream          // of sections that are compressed
 	strings  string            // of strtab
 	named    map[string]uint64 // the landmarks
 	symbols  []symbol          // by address, one for each

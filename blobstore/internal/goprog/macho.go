@@ -94,6 +94,7 @@ func (img *image) addMachOSection(s []byte) error {
 		return errUnknown
 	}
 	if segment == "__DWARF" || addr == 0 || size == 0 {
+		img.addStream(uint64(le.Uint32(s[48:])), size, false)
 		return nil
 	}
 	return img.addSection(section{

@@ -80,6 +80,7 @@ func (img *image) addPESection(base uint64, s []byte) error {
 		}
 		return nil
 	case flags&peDiscarded != 0:
+		img.addStream(uint64(off), uint64(sec.size), false)
 		return nil
 	case sec.name == ".xdata":
 		img.handlers = rva

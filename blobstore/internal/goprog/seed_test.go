@@ -17,7 +17,7 @@ import (
 var tiny = []struct {
 	name string
 	make func(elf.Machine, byte) []byte
-}{{"ELF", goprogtest.Tiny}, {"Mach-O", goprogtest.TinyMachO}, {"PE", goprogtest.TinyPE}}
+}{{"ELF", goprogtest.Tiny}, {"ELF with DWARF", goprogtest.TinyDWARF}, {"Mach-O", goprogtest.TinyMachO}, {"PE", goprogtest.TinyPE}}
 
 func seeds(t testing.TB, add func([]byte)) {
 	for _, c := range tiny {
@@ -34,7 +34,7 @@ func TestTiny(t *testing.T) {
 		for _, m := range []elf.Machine{elf.EM_X86_64, elf.EM_AARCH64} {
 			b := c.make(m, 0)
 			roundTrip(t, c.name+m.String(), b)
-			filtered, _ := Forward(b)
+			filtered, _ := Forward(b, limitOf(b))
 			img, err := parse(b)
 			if err != nil {
 				t.Fatal(err)
