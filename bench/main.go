@@ -127,6 +127,9 @@ func parse(args []string, w io.Writer) (options, error) {
 			return o, fmt.Errorf("-only: no group %q (there are %s)", g, allGroups)
 		}
 	}
+	if len(o.peers) == 0 && !slices.ContainsFunc(o.groups, func(g string) bool { return g != "import" && g != "variants" && g != "density" }) {
+		o.peers = []string{peerGofs, peerDisk} // these need no mounts of the others, which take ten minutes to make
+	}
 	if !slices.Contains(o.releases, o.release) {
 		return o, fmt.Errorf("-release %s is not one of -releases", o.release)
 	}

@@ -39,9 +39,6 @@ const (
 // filtered says whether the stored bytes become a filtered program first.
 func (e encoding) filtered() bool { return e == encProgram || e == encProgramDelta }
 
-// zstd says whether records of this encoding are frames of their plain bytes.
-func (e encoding) zstd() bool { return e == encZstd || e == encDict }
-
 // based says whether records of this encoding have bases; all or none do.
 func (e encoding) based() bool { return e == encDict || e == encProgramDelta || e == encDelta }
 
