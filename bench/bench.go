@@ -9,6 +9,7 @@ import (
 	"path/filepath"
 	"slices"
 	"strings"
+	"syscall"
 	"time"
 
 	"golang.org/x/sys/unix"
@@ -74,7 +75,7 @@ func (b *bench) setUp(ctx context.Context) error {
 			return err
 		}
 	}
-	if err := b.unpack(ctx, b.tarballs[b.release], b.tree()); err != nil {
+	if err := b.unpack(ctx, b.release, b.tree()); err != nil {
 		return err
 	}
 	if err := b.writePrograms(); err != nil {
@@ -156,20 +157,24 @@ func (b *bench) fetch(ctx context.Context) error {
 	return nil
 }
 
-// unpack unpacks a tarball to dir/RELEASE.
-func (b *bench) unpack(ctx context.Context, tarball, dir string) error {
+// unpack unpacks a release to dir/RELEASE.
+func (b *bench) unpack(ctx context.Context, release, dir string) error {
 	if err := os.MkdirAll(dir, 0o755); err != nil {
 		return err
 	}
-	if err := b.run(ctx, "tar", "-xzf", tarball, "-C", dir); err != nil {
+	if err := b.run(ctx, "tar", "-xzf", b.tarballs[release], "-C", dir); err != nil {
 		return err
 	}
-	return os.Rename(filepath.Join(dir, "go"), filepath.Join(dir, b.release))
+	return os.Rename(filepath.Join(dir, "go"), filepath.Join(dir, release))
 }
 
 // run runs a command that is not timed.
 func (b *bench) run(ctx context.Context, name string, args ...string) error {
-	out, err := exec.CommandContext(ctx, name, args...).CombinedOutput()
+	cmd := exec.CommandContext(ctx, name, args...)
+	// A shell's children end with it.
+	cmd.SysProcAttr = &syscall.SysProcAttr{Setpgid: true}
+	cmd.Cancel = func() error { return syscall.Kill(-cmd.Process.Pid, syscall.SIGKILL) }
+	out, err := cmd.CombinedOutput()
 	if err != nil {
 		what := strings.Join(args, " ")
 		if len(what) > 100 {

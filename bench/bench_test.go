@@ -4,6 +4,7 @@ import (
 	"archive/tar"
 	"bytes"
 	"compress/gzip"
+	"context"
 	"encoding/json"
 	"fmt"
 	"io"
@@ -237,9 +238,9 @@ func TestTargets(t *testing.T) {
 func TestManifest(t *testing.T) {
 	dir := t.TempDir()
 	tinyRelease(t, dir, "1.99.1")
-	b := &bench{options: options{release: "1.99.1"}}
 	tarball := filepath.Join(dir, "go1.99.1.linux-amd64.tar.gz")
-	if err := b.unpack(t.Context(), tarball, dir); err != nil {
+	b := &bench{tarballs: map[string]string{"1.99.1": tarball}}
+	if err := b.unpack(t.Context(), "1.99.1", dir); err != nil {
 		t.Fatal(err)
 	}
 	root := filepath.Join(dir, "1.99.1")
@@ -274,4 +275,21 @@ func TestManifest(t *testing.T) {
 	check("missing", "VERSION is missing")
 	do(os.Symlink("bin/go", version))
 	check("link", "VERSION differs")
+}
+
+// TestRunEnds interrupts a command whose children would go on and keep its output
+// open.
+func TestRunEnds(t *testing.T) {
+	ctx, cancel := context.WithCancel(t.Context())
+	ended := make(chan error)
+	go func() { ended <- new(bench).run(ctx, "sh", "-c", "sleep 600 | cat") }()
+	cancel()
+	select {
+	case err := <-ended:
+		if err == nil {
+			t.Error("no error")
+		}
+	case <-time.After(time.Minute):
+		t.Error("it goes on")
+	}
 }

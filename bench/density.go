@@ -46,7 +46,13 @@ func (b *bench) measureDensity(ctx context.Context) error {
 		return err
 	}
 	defer os.RemoveAll(dir)
-	for _, p := range b.packers(dir) {
+	trees := filepath.Join(dir, "trees")
+	for _, r := range b.releases {
+		if err := b.unpack(ctx, r, trees); err != nil {
+			return err
+		}
+	}
+	for _, p := range b.packers(dir, trees) {
 		a, err := b.pack(ctx, p)
 		if ctx.Err() != nil {
 			return err
@@ -92,7 +98,8 @@ func (b *bench) pack(ctx context.Context, p packer) (archiver, error) {
 	return a, b.run(ctx, "diff", "-rq", "--no-dereference", filepath.Join(b.tree(), b.release), back)
 }
 
-func (b *bench) packers(dir string) []packer {
+// packers are the ways to keep the releases that lie unpacked in a folder.
+func (b *bench) packers(dir, trees string) []packer {
 	in := func(name string) string { return filepath.Join(dir, name) }
 	run := func(args ...string) func(context.Context) error {
 		return func(ctx context.Context) error { return b.run(ctx, args[0], args[1:]...) }
@@ -129,32 +136,32 @@ func (b *bench) packers(dir string) []packer {
 	}
 	casync, borg, restic := "", "export BORG_BASE_DIR="+in("borg.home")+"; ", "export RESTIC_PASSWORD=x; "
 	for _, r := range b.releases {
-		casync += fmt.Sprintf("casync make --store=%s %s %s; ", in("casync"), in("casync/"+r+".caidx"), filepath.Join(b.tree(), r))
+		casync += fmt.Sprintf("casync make --store=%s %s %s; ", in("casync"), in("casync/"+r+".caidx"), filepath.Join(trees, r))
 	}
 	return []packer{
 		{"gofs", "everything in the store, from the tarballs", nil, in("store"), run(imports...), export(in("store"))},
 		{"gofs compact", "the same after gofs compact, which took the time", nil, in("store"),
 			run(b.gofs, "--store", in("store"), "-q", "compact"), export(in("store"))},
 		{"SquashFS zstd-19", "", []string{"mksquashfs"}, in("squashfs"),
-			run("mksquashfs", b.tree(), in("squashfs"), "-comp", "zstd", "-Xcompression-level", "19", "-quiet", "-no-progress"), image("squashfs", in("squashfs"))},
+			run("mksquashfs", trees, in("squashfs"), "-comp", "zstd", "-Xcompression-level", "19", "-quiet", "-no-progress"), image("squashfs", in("squashfs"))},
 		{"EROFS lz4hc", "clusters of 64 KiB", []string{"mkfs.erofs"}, in("erofs"),
-			run("mkfs.erofs", "-zlz4hc,12", "-C65536", "--quiet", in("erofs"), b.tree()), image("erofs", in("erofs"))},
+			run("mkfs.erofs", "-zlz4hc,12", "-C65536", "--quiet", in("erofs"), trees), image("erofs", in("erofs"))},
 		{"tar | zstd --long=31 -19", "one stream: reading means decoding what lies before", []string{"zstd"}, in("tar.zst"),
-			shell(fmt.Sprintf("tar -C %s -c . | zstd -q -19 --long=31 -T0 -o %s", b.tree(), in("tar.zst"))),
+			shell(fmt.Sprintf("tar -C %s -c . | zstd -q -19 --long=31 -T0 -o %s", trees, in("tar.zst"))),
 			inside(fmt.Sprintf("zstd -dcq --long=31 %s | tar -x ./%s", in("tar.zst"), b.release))},
 		{"borg", "zstd, its default level", []string{"borg"}, in("borg"),
-			shell(borg + fmt.Sprintf("borg init -e none %[1]s; cd %[2]s; borg create -C zstd %[1]s::all .", in("borg"), b.tree())),
+			shell(borg + fmt.Sprintf("borg init -e none %[1]s; cd %[2]s; borg create -C zstd %[1]s::all .", in("borg"), trees)),
 			inside(borg + fmt.Sprintf("borg extract %s::all %s", in("borg"), b.release))},
 		{"restic", "zstd, --compression max", []string{"restic"}, in("restic"),
-			shell(restic + fmt.Sprintf("restic -q -r %[1]s init; restic -q -r %[1]s --compression max --no-cache backup %[2]s", in("restic"), b.tree())),
-			inside(restic + fmt.Sprintf("restic -q -r %s --no-cache restore latest --include %s --target .", in("restic"), filepath.Join(b.tree(), b.release)))},
+			shell(restic + fmt.Sprintf("restic -q -r %[1]s init; restic -q -r %[1]s --compression max --no-cache backup %[2]s", in("restic"), trees)),
+			inside(restic + fmt.Sprintf("restic -q -r %s --no-cache restore latest --include %s --target .", in("restic"), filepath.Join(trees, b.release)))},
 		{"casync", "zstd chunks, an index for each release", []string{"casync"}, in("casync"),
 			shell("mkdir " + in("casync") + "; " + casync),
 			func(ctx context.Context, to string) error {
 				return b.run(ctx, "casync", "extract", "--store="+in("casync"), in("casync/"+b.release+".caidx"), to)
 			}},
 		{"DwarFS", "its default level", []string{"mkdwarfs", "dwarfsextract"}, in("dwarfs"),
-			run("mkdwarfs", "-i", b.tree(), "-o", in("dwarfs"), "--no-progress"),
+			run("mkdwarfs", "-i", trees, "-o", in("dwarfs"), "--no-progress"),
 			inside(fmt.Sprintf("dwarfsextract -i %s -o . --pattern %s/**", in("dwarfs"), b.release))},
 	}
 }
