@@ -62,8 +62,8 @@ type flight struct {
 }
 
 // NewCache returns a cache that holds at most limit bytes of decoded records,
-// but always the last few programs; with a limit of 0 it only lets askers
-// share decodings under way.
+// but always the last few programs until they are stale; with a limit of 0 it
+// only lets askers share decodings under way.
 func NewCache(limit int64) *Cache {
 	clock := new(atomic.Int64)
 	c := newCache(limit, keptLarge, clock)
@@ -265,15 +265,15 @@ func (c *Cache) drop(kept *list.List, size *int64, e *list.Element) {
 }
 
 // Large records are programs. They have at most a quarter of the room, so that
-// one program does not drive a hundred groups of source files out, and the last
-// ones are kept whatever the limit: a kernel that reads a program in pieces of
-// 128 KiB would have it decoded 150 times.
+// one program does not drive a hundred groups of source files out.
 const (
 	largeRecord = 4 << 20
 	// staleAfter is how many bytes of other records are kept until a program that
 	// nobody uses is not.
 	staleAfter = 32 << 20
-	keptLarge  = 1
+	// keptLarge are kept whatever the limit: a kernel that reads a program in pieces
+	// of 128 KiB would have it decoded 150 times.
+	keptLarge = 1
 	// keptFiltered is one more than the bases of a tool, the go command and the
 	// compiler: the base of the compiler from another release comes in between.
 	keptFiltered = 3
