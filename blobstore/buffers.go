@@ -1,6 +1,9 @@
 package blobstore
 
-import "sync"
+import (
+	"slices"
+	"sync"
+)
 
 // buffers keep the memory of records that nobody uses any more for the next
 // ones. Fresh memory costs a page fault and a cleared page for each 4 KiB, which
@@ -73,9 +76,7 @@ func (b *buffers) getLarge(n int) []byte {
 
 func (b *buffers) removeLarge(i int) {
 	b.heldLarge -= cap(b.large[i])
-	copy(b.large[i:], b.large[i+1:])
-	b.large[len(b.large)-1] = nil
-	b.large = b.large[:len(b.large)-1]
+	b.large = slices.Delete(b.large, i, i+1)
 }
 
 // put takes memory that nobody looks at any more, and that get has returned.

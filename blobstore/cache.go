@@ -227,9 +227,9 @@ func (c *Cache) keep(key recordKey, r *Decoded) {
 	c.held.Store(c.size + c.sizeL)
 }
 
-// retire drops large records that nobody has used for long: who has read the programs of a release goes on to its
-// sources, and decoded bases of these up to ten times in what programs had left.
-// c.mu is held.
+// retire drops large records that nobody has used for long: who has read the
+// programs of a release goes on to its sources, and decoded bases of these up to
+// ten times in what programs had left. c.mu is held.
 func (c *Cache) retire() {
 	stale := c.clock.Load() - staleAfter
 	for last := c.large.Back(); last != nil && last.Value.(*cacheEntry).used < stale; last = c.large.Back() {

@@ -16,6 +16,19 @@ func until(done func() bool) {
 
 func decodedBytes(n int) *Decoded { return &Decoded{Plain: make([]byte, n)} }
 
+// loads asks for a record of n bytes, and says whether that had to be loaded.
+func loads(t *testing.T, c *Cache, record int64, n int) (loaded bool) {
+	t.Helper()
+	_, err := c.get(recordKey{1, record}, true, func() (*Decoded, error) {
+		loaded = true
+		return decodedBytes(n), nil
+	})
+	if err != nil {
+		t.Error(err)
+	}
+	return loaded
+}
+
 func TestCacheShares(t *testing.T) {
 	const askers = 20
 	c := NewCache(1 << 20)
@@ -46,16 +59,7 @@ func TestCacheShares(t *testing.T) {
 }
 
 func TestCacheLimit(t *testing.T) {
-	load := func(c *Cache, record int64, n int) (loaded bool) {
-		_, err := c.get(recordKey{1, record}, true, func() (*Decoded, error) {
-			loaded = true
-			return decodedBytes(n), nil
-		})
-		if err != nil {
-			t.Error(err)
-		}
-		return loaded
-	}
+	load := func(c *Cache, record int64, n int) bool { return loads(t, c, record, n) }
 	c := NewCache(4 * decodedBytes(1000).cost())
 	for i := range int64(4) {
 		load(c, i, 1000)
@@ -128,16 +132,7 @@ func TestCachePanic(t *testing.T) {
 // TestCacheRetires reads small records after programs, which stay for a while.
 func TestCacheRetires(t *testing.T) {
 	c := NewCache(64 << 20)
-	load := func(c *Cache, record int64, n int) (loaded bool) {
-		_, err := c.get(recordKey{1, record}, true, func() (*Decoded, error) {
-			loaded = true
-			return decodedBytes(n), nil
-		})
-		if err != nil {
-			t.Error(err)
-		}
-		return loaded
-	}
+	load := func(c *Cache, record int64, n int) bool { return loads(t, c, record, n) }
 	const program = 0
 	small := int64(0)
 	read := func(bytes int) {

@@ -98,7 +98,7 @@ func (l *listed) awaitClass(g *grown, folder int32, class index.Class) {
 	f := &g.Folders[folder]
 	for i := f.First; i < f.First+f.N; i++ {
 		e, n := &g.Entries[i], g.inodes[i]
-		if e.Kind == index.File && index.ClassOf(e.Name) == class && n.small() && n.size > 0 && n.cached.Load() == 0 && l.waiting[n.refs[0].ID] == nil {
+		if n != nil && n.pushable() && index.ClassOf(e.Name) == class && n.cached.Load() == 0 && l.waiting[n.refs[0].ID] == nil {
 			l.waiting[n.refs[0].ID] = n
 			l.queue = append(l.queue, n)
 		}

@@ -36,7 +36,7 @@ const sequential = 64
 // walked says whether the kernel has been given all small files of some entries.
 func (g *grown) walked(first, end int32) bool {
 	return !slices.ContainsFunc(g.inodes[first:end], func(n *inode) bool {
-		return n != nil && n.mode&unix.S_IFMT == unix.S_IFREG && n.small() && n.size > 0 && n.cached.Load() == 0
+		return n != nil && n.pushable() && n.cached.Load() == 0
 	})
 }
 
@@ -46,6 +46,11 @@ const lost = time.Second
 
 // small says whether the file's neighbours are likely to be wanted with it.
 func (n *inode) small() bool { return len(n.refs) == 1 && n.size <= prefetchFile }
+
+// pushable says whether the inode is a file of the kind that is pushed.
+func (n *inode) pushable() bool {
+	return n.mode&unix.S_IFMT == unix.S_IFREG && n.size != 0 && n.small()
+}
 
 // clock is a time for inode.cached: nanoseconds since the mount, never 0.
 func (s *Server) clock() int64 { return int64(time.Since(s.started)) | 1 }
@@ -131,7 +136,7 @@ func (s *Server) push(k notifier, n *inode, since int64) int64 {
 // wants says whether a file is one to push to a kernel that has not had it
 // since a time.
 func (s *Server) wants(n *inode, since int64) bool {
-	return n.mode&unix.S_IFMT == unix.S_IFREG && n.size != 0 && n.small() && n.lookups.Load() > 0 && n.cached.Load() < since &&
+	return n.pushable() && n.lookups.Load() > 0 && n.cached.Load() < since &&
 		!(s.through != nil && s.hot.takes(n)) // the kernel will read that elsewhere
 }
 

@@ -44,6 +44,7 @@ EXIT STATUS
 			if err != nil {
 				return err
 			}
+			hugeHeap()
 			r, err := g.compact(cmd, s, compact.Options{Effort: blobstore.Effort(level), MaxDepth: maxDepth, Workers: workers})
 			if err != nil {
 				return err
@@ -70,7 +71,6 @@ const compactMemory = 1400 << 20
 
 func (g *globals) compact(cmd *cobra.Command, s *index.Store, o compact.Options) (*compact.Result, error) {
 	limitFor(s, compactMemory)
-	hugeHeap()
 	defer limitFor(s, storeMemory)
 	b := g.newBar(cmd, -1, "compact")
 	defer b.clear()

@@ -78,6 +78,7 @@ less room than to keep the base.`,
 
 // rebase encodes anew what has bases in releases that are gone.
 func (g *globals) rebase(cmd *cobra.Command, s *index.Store, r *index.GCResult, noWait bool) error {
+	hugeHeap()
 	c, err := g.compact(cmd, s, compact.Options{Rebase: true, Lock: g.lockOptions(cmd, noWait)})
 	if err != nil {
 		return err

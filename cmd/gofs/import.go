@@ -125,6 +125,7 @@ func (c *importCmd) run(ctx context.Context, args []string) error {
 	if c.store, err = c.g.createStore(ctx); err != nil {
 		return err
 	}
+	hugeHeap()
 	if c.verify != "off" {
 		if c.sums, err = provenance.Open(provenance.Options{Store: c.store.Dir()}); err != nil {
 			return fmt.Errorf("%w (--verify=off asks no checksum database)", err)

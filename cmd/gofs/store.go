@@ -54,7 +54,6 @@ func (g *globals) createStore(ctx context.Context) (*index.Store, error) {
 		}
 	}
 	limitMemory(importMemory)
-	hugeHeap()
 	return index.Create(ctx, dir)
 }
 

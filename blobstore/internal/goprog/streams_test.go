@@ -56,6 +56,17 @@ func listed(t testing.TB, filtered []byte) (p parts) {
 	return p
 }
 
+// tinyListed takes a small program with streams apart.
+func tinyListed(t testing.TB) (plain, filtered []byte, p parts) {
+	t.Helper()
+	plain = goprogtest.TinyDWARF(elf.EM_X86_64, 1)
+	filtered, ok := Forward(plain, limitOf(plain))
+	if !ok {
+		t.Fatal("not filtered")
+	}
+	return plain, filtered, listed(t, filtered)
+}
+
 // with is the filtered program with another list of streams: numbers, and bytes behind their length.
 func (p parts) with(list ...any) []byte {
 	b := bytes.Clone(p.head)
@@ -71,12 +82,7 @@ func (p parts) with(list ...any) []byte {
 }
 
 func TestStreams(t *testing.T) {
-	plain := goprogtest.TinyDWARF(elf.EM_X86_64, 1)
-	filtered, ok := Forward(plain, limitOf(plain))
-	if !ok {
-		t.Fatal("not filtered")
-	}
-	p := listed(t, filtered)
+	plain, filtered, p := tinyListed(t)
 	if len(p.list) != 2 || !bytes.Equal(p.list[0].plain, goprogtest.DebugInfo()) || string(p.list[1].plain) != "abc\x01" {
 		t.Fatalf("streams %+v", p.list)
 	}
@@ -88,11 +94,11 @@ func TestStreams(t *testing.T) {
 
 	// What makes the filtered program too long stays compressed.
 	less := len(filtered) - 1
-	filtered, ok = Forward(plain, less)
-	if !ok || len(filtered) > less {
-		t.Fatalf("%d bytes filtered, allowed %d", len(filtered), less)
+	shorter, ok := Forward(plain, less)
+	if !ok || len(shorter) > less {
+		t.Fatalf("%d bytes filtered, allowed %d", len(shorter), less)
 	}
-	if p := listed(t, filtered); len(p.list) != 1 {
+	if p := listed(t, shorter); len(p.list) != 1 {
 		t.Errorf("%d streams in %d bytes", len(p.list), less)
 	}
 	if _, ok := Forward(plain, len(plain)); ok {
@@ -137,12 +143,7 @@ func TestForeignStreams(t *testing.T) {
 }
 
 func TestHostileStreams(t *testing.T) {
-	plain := goprogtest.TinyDWARF(elf.EM_X86_64, 1)
-	filtered, ok := Forward(plain, limitOf(plain))
-	if !ok {
-		t.Fatal("not filtered")
-	}
-	p := listed(t, filtered)
+	plain, _, p := tinyListed(t)
 	first, second := p.list[0], p.list[1]
 	code := p.img.section(".text")
 	free := second.end() // nothing but headers lies behind; places cannot overlap, their distances count from an end
