@@ -3,9 +3,9 @@ package blobstore
 import (
 	"bytes"
 	"context"
+	"math"
 	"slices"
 	"testing"
-	"unsafe"
 )
 
 // TestRelease decodes records with a cache that keeps nothing. The memory of
@@ -53,6 +53,7 @@ func TestRelease(t *testing.T) {
 	if kept.Plain != nil {
 		t.Error("still there when nobody uses it")
 	}
+	used.Release()
 }
 
 func TestRecordOnceIsNotKept(t *testing.T) {
@@ -61,9 +62,11 @@ func TestRecordOnceIsNotKept(t *testing.T) {
 	refs, loc := number(store(t, dir, group(data)), 1)
 	v := openView(t, dir, refs, loc)
 	for range 2 {
-		if _, _, err := v.RecordOnce(t.Context(), Sum(data)); err != nil {
+		d, _, err := v.RecordOnce(t.Context(), Sum(data))
+		if err != nil {
 			t.Fatal(err)
 		}
+		d.Release()
 	}
 	if st := v.cache.Stats(); st.Decodes != 2 || st.Bytes != 0 {
 		t.Errorf("%+v", st)
@@ -96,6 +99,7 @@ func TestSharedBase(t *testing.T) {
 	for range 3 {
 		checkBlob(t, v, last)
 	}
+	checkReleased(t, v.cache)
 }
 
 // TestProgramOnce reads the parts of a small program one after the other, as a
@@ -117,46 +121,31 @@ func TestProgramOnce(t *testing.T) {
 	}
 }
 
+// TestBuffers has more in use than the arena has room for.
 func TestBuffers(t *testing.T) {
-	var b buffers
-	for _, n := range []int{0, 1, bufferStep, bufferStep + 1, bufferStep * bufferClasses, bufferStep*bufferClasses + 1, 20 << 20} {
-		if got := b.get(n); len(got) != 0 || cap(got) < n+bufferSlack {
-			t.Errorf("room for %d bytes: %d", n, cap(got))
+	for _, b := range []buffers{{}, newBuffers(0)} {
+		var all [][]byte
+		for _, n := range []int{0, 1, 1 << 20, 20 << 20, workRoom, 1} {
+			buf := b.get(n)
+			if len(buf) != 0 || cap(buf) < n+bufferSlack {
+				t.Errorf("room for %d bytes: %d", n, cap(buf))
+			}
+			all = append(all, buf)
 		}
-	}
-	for range 2 * buffersHeld / bufferStep {
-		b.put(make([]byte, 0, bufferStep))
-	}
-	if b.held > buffersHeld {
-		t.Errorf("%d bytes held", b.held)
+		for _, buf := range all {
+			b.put(buf)
+		}
+		if b.used() != 0 {
+			t.Errorf("%d bytes used", b.used())
+		}
+		b.trim()
 	}
 }
 
-func TestLargeBuffers(t *testing.T) {
-	var b buffers
-	bufs := [][]byte{b.get(11 << 20), b.get(7 << 20), b.get(3 << 20)}
-	for _, buf := range bufs {
-		b.put(buf)
-	}
-	same := func(a, b []byte) bool { return unsafe.SliceData(a) == unsafe.SliceData(b) }
-	if !same(b.get(6<<20), bufs[1]) {
-		t.Error("not the smallest that has the room")
-	}
-	if same(b.get(4<<20), bufs[0]) {
-		t.Error("one that is three times as large")
-	}
-	for range 10 {
-		b.put(make([]byte, 0, 10<<20))
-	}
-	b.put(make([]byte, 0, largeHeld+1))
-	if held := 0; b.heldLarge > largeHeld {
-		for _, buf := range b.large {
-			held += cap(buf)
-		}
-		t.Errorf("%d bytes held, %d counted", held, b.heldLarge)
-	}
-	b.clear()
-	if b.heldLarge != 0 || same(b.get(10<<20), bufs[0]) {
-		t.Error("not cleared")
+// TestBuffersOfManyBytes is a cache larger than any machine.
+func TestBuffersOfManyBytes(t *testing.T) {
+	c := NewCache(math.MaxInt64)
+	if buf := c.buffers.get(1000); cap(buf) < 1000 {
+		t.Error("no memory")
 	}
 }

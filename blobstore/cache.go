@@ -27,7 +27,7 @@ type Cache struct {
 
 	stats CacheStats
 
-	buffers  buffers      // for records to come
+	buffers  buffers
 	filtered *Cache       // of programs, as bases of others
 	held     atomic.Int64 // size and sizeL, for who does not have mu
 }
@@ -68,6 +68,7 @@ func NewCache(limit int64) *Cache {
 	clock := new(atomic.Int64)
 	c := newCache(limit, keptLarge, clock)
 	c.filtered = newCache(limit/4, keptFiltered, clock)
+	c.buffers = newBuffers(limit)
 	return c
 }
 
@@ -89,6 +90,10 @@ func (c *Cache) Stats() CacheStats {
 	return s
 }
 
+// Used returns how much memory decoded records take, in bytes: those that the
+// cache keeps and those that somebody has not released.
+func (c *Cache) Used() int { return c.buffers.used() }
+
 // Clear drops all records.
 func (c *Cache) Clear() {
 	if c.filtered != nil {
@@ -101,7 +106,7 @@ func (c *Cache) Clear() {
 	}
 	clear(c.entries)
 	clear(c.parts)
-	c.buffers.clear()
+	c.buffers.trim()
 	c.recent.Init()
 	c.large.Init()
 	c.size, c.sizeL = 0, 0

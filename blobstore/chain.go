@@ -1,7 +1,6 @@
 package blobstore
 
 import (
-	"bytes"
 	"cmp"
 	"context"
 	"errors"
@@ -211,6 +210,7 @@ func (v *View) decoded(ctx context.Context, loc Location, keep bool) (*Decoded, 
 		return nil, err
 	}
 	defer leave()
+	defer c.drop()
 	c.once = !keep
 	return c.decode(ctx, c.last)
 }
@@ -306,9 +306,9 @@ func (c *chain) decodeRecord(ctx context.Context, r *Record, l *link) (*Decoded,
 		return nil, ctx.Err()
 	}
 	if !r.header.enc.filtered() {
-		return r.decode(c.view.dec, bases, &c.view.cache.buffers)
+		return r.decode(c.view.dec, bases, c.view.cache.buffers)
 	}
-	filtered, err := r.unpack(c.view.dec, bases, &c.view.cache.buffers)
+	filtered, err := r.unpack(c.view.dec, bases, c.view.cache.buffers)
 	if err != nil || l.filtered {
 		return filtered, err
 	}
@@ -316,18 +316,23 @@ func (c *chain) decodeRecord(ctx context.Context, r *Record, l *link) (*Decoded,
 }
 
 // bases returns the bytes of the bases of a link, and how to let go of them.
+// Those of a dictionary are one piece.
 func (c *chain) bases(ctx context.Context, l *link) (all [][]byte, release func(), err error) {
+	from := c.view.cache.buffers
 	all = make([][]byte, len(l.bases))
-	var held []*Decoded // on an error they are the garbage collector's
+	var held []*Decoded
+	var room []byte // for those that are copied out of records, each at its place
 	release = func() {
 		for _, d := range held {
 			d.Release()
 		}
+		from.put(room)
 	}
 	for _, i := range l.decoding {
 		b := l.bases[i]
 		d, err := c.decode(ctx, b.link)
 		if err != nil {
+			release()
 			return nil, nil, fmt.Errorf("base: %w", err)
 		}
 		if b.users--; b.users <= 0 {
@@ -342,15 +347,49 @@ func (c *chain) bases(ctx context.Context, l *link) (all [][]byte, release func(
 		}
 		k, err := d.at(b.id, b.loc)
 		if err != nil {
+			release()
 			return nil, nil, fmt.Errorf("base: %w", err)
 		}
-		if all[i] = d.Bytes(k); len(all[i]) < len(d.Plain)/2 {
-			all[i] = bytes.Clone(all[i]) // the rest need not be held for it
-			held = held[:len(held)-1]
-			d.Release()
+		all[i] = d.Bytes(k)
+		if l.header.enc != encDict && len(all[i]) >= len(d.Plain)/2 {
+			continue
 		}
+		// The rest of the record need not be held for it.
+		at, total := l.copied(i)
+		if room == nil {
+			room = from.get(total)
+		}
+		all[i] = room[at : at+copy(room[at:at+len(all[i])], all[i])]
+		held = held[:len(held)-1]
+		d.Release()
+	}
+	if l.header.enc == encDict {
+		_, total := l.copied(0)
+		all = [][]byte{room[:total]}
 	}
 	return all, release, nil
+}
+
+// copied returns where the copy of base i begins, and how long those of all are.
+func (l *link) copied(i int) (at, total int) {
+	for k, b := range l.bases {
+		if k == i {
+			at = total
+		}
+		total += int(b.loc.Length)
+	}
+	return at, total
+}
+
+// drop lets go of the bases that were decoded and not used up: their users
+// were in memory, or one could not be read.
+func (c *chain) drop() {
+	for _, l := range c.links {
+		if l.decoded != nil {
+			l.decoded.Release()
+			l.decoded = nil
+		}
+	}
 }
 
 // at returns the index of a blob that has been found to be what its ID says.
@@ -376,20 +415,11 @@ func (v *View) decode(ctx context.Context, r *Record) (*Decoded, error) {
 		return nil, err
 	}
 	defer leave()
-	return c.decodeRecord(ctx, r, c.last)
-}
-
-func joinBytes(parts [][]byte) []byte {
-	if len(parts) == 1 {
-		return parts[0]
+	defer c.drop()
+	d, err := c.decodeRecord(ctx, r, c.last)
+	if err != nil {
+		return nil, err
 	}
-	n := 0
-	for _, p := range parts {
-		n += len(p)
-	}
-	all := make([]byte, 0, n)
-	for _, p := range parts {
-		all = append(all, p...)
-	}
-	return all
+	d.refs.Store(1)
+	return d, nil
 }

@@ -101,12 +101,12 @@ func newDecoder(more ...zstd.DOption) (*zstd.Decoder, error) {
 
 // decode returns the plain bytes of a record that is no program and not raw and
 // whose bases are given. They lie in room, which has bufferSlack more than them.
-func decode(dec *zstd.Decoder, h *header, stored []byte, bases [][]byte, room []byte, from *buffers) ([]byte, error) {
+func decode(dec *zstd.Decoder, h *header, stored []byte, bases [][]byte, room []byte, from buffers) ([]byte, error) {
 	switch h.enc {
 	case encDelta:
 		return decodeDelta(stored, bases, h.plain, room, from)
 	case encDict:
-		d, err := newDecoder(zstd.WithDecoderDictRaw(dictID, joinBytes(bases)), zstd.WithDecoderConcurrency(1))
+		d, err := newDecoder(zstd.WithDecoderDictRaw(dictID, bases[0]), zstd.WithDecoderConcurrency(1))
 		if err != nil {
 			return nil, fmt.Errorf("%w: %w", err, ErrDamaged)
 		}
@@ -129,7 +129,7 @@ func decodeFrame(dec *zstd.Decoder, stored []byte, n uint32, room []byte) ([]byt
 }
 
 // decodeDelta decodes a delta that makes n bytes.
-func decodeDelta(stored []byte, bases [][]byte, n uint32, room []byte, from *buffers) ([]byte, error) {
+func decodeDelta(stored []byte, bases [][]byte, n uint32, room []byte, from buffers) ([]byte, error) {
 	var streams []byte
 	plain, err := delta.Decode(room[:0], stored, bases, int(n), func(n int) []byte {
 		streams = from.get(n)

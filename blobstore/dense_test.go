@@ -88,6 +88,7 @@ func TestPrograms(t *testing.T) {
 			t.Errorf("found %+v", found)
 		}
 		v.Close()
+		checkReleased(t, v.cache)
 	}
 	for _, test := range []struct {
 		r     *Record
@@ -281,7 +282,7 @@ func FuzzProgram(f *testing.F) {
 	if err != nil {
 		f.Fatal(err)
 	}
-	var from buffers
+	from := newBuffers(0)
 	f.Fuzz(func(t *testing.T, stored, base []byte, plain, inner uint32, based bool) {
 		plain %= 1 << 20
 		h := &header{enc: encProgram, plain: plain, inner: min(inner, maxInner(plain)), blobs: []member{{ID{}, plain}}}
@@ -289,7 +290,7 @@ func FuzzProgram(f *testing.F) {
 			h.enc = encProgramDelta
 		}
 		r := h.record(stored)
-		filtered, err := r.unpack(dec, [][]byte{base}, &from)
+		filtered, err := r.unpack(dec, [][]byte{base}, from)
 		var d *Decoded
 		if err == nil {
 			d, err = r.restore(filtered)
@@ -299,6 +300,13 @@ func FuzzProgram(f *testing.F) {
 		}
 		if err == nil && (len(d.Plain) != int(plain) || d.Sound(0)) {
 			t.Errorf("%d bytes instead of %d", len(d.Plain), plain)
+		}
+		if err == nil {
+			d.refs.Store(1)
+			d.Release()
+		}
+		if n := from.used(); n != 0 {
+			t.Errorf("%d bytes are never released", n)
 		}
 	})
 }
@@ -339,5 +347,6 @@ func TestSharedPart(t *testing.T) {
 			t.Error("a cleared cache holds something")
 		}
 		v.Close()
+		checkReleased(t, v.cache)
 	}
 }

@@ -68,11 +68,13 @@ func (v *View) Program(ctx context.Context, id ID) (*Program, error) {
 		return nil, err
 	}
 	defer leave()
-	b, _, err := c.bases(ctx, c.last) // it is nobody's to release
+	defer c.drop()
+	b, release, err := c.bases(ctx, c.last)
 	if err != nil {
 		return nil, err
 	}
-	return &Program{id, b[0], int(h.depth)}, nil
+	defer release()
+	return &Program{id, bytes.Clone(b[0]), int(h.depth)}, nil
 }
 
 // header reads the header of the record that holds a blob.
@@ -194,7 +196,7 @@ func EncodeGroup(e Effort, g Group) (*Record, error) {
 		return nil, err
 	}
 	defer dec.Close()
-	back, err := r.decode(dec, [][]byte{dict}, nil)
+	back, err := r.decode(dec, [][]byte{dict}, buffers{})
 	if err == nil && !bytes.Equal(back.Plain, plain) {
 		err = ErrDamaged
 	}

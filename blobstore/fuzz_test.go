@@ -125,21 +125,23 @@ func FuzzDecode(f *testing.F) {
 	if err != nil {
 		f.Fatal(err)
 	}
-	var from buffers
+	from := newBuffers(0)
 	f.Fuzz(func(t *testing.T, stored, dict []byte, plain uint32, enc uint8) {
 		h := &header{enc: []encoding{encRaw, encZstd, encDict, encDelta}[enc%4], plain: plain % (1 << 20), stored: uint32(len(stored))}
-		d, err := (&Record{header: h, stored: stored}).decode(dec, [][]byte{dict}, &from)
+		d, err := (&Record{header: h, stored: stored}).decode(dec, [][]byte{dict}, from)
 		if err != nil && !cleanError(err) {
 			t.Fatal(err)
 		}
-		if err != nil {
-			return
+		if err == nil {
+			if len(d.Plain) != int(h.plain) {
+				t.Errorf("%d bytes instead of %d", len(d.Plain), h.plain)
+			}
+			d.refs.Store(1)
+			d.Release()
 		}
-		if len(d.Plain) != int(h.plain) {
-			t.Errorf("%d bytes instead of %d", len(d.Plain), h.plain)
+		if n := from.used(); n != 0 {
+			t.Errorf("%d bytes are never released", n)
 		}
-		d.refs.Store(1)
-		d.Release()
 	})
 }
 

@@ -106,8 +106,20 @@ func openView(t testing.TB, dir string, refs []PackRef, loc Locator) *View {
 	if err != nil {
 		t.Fatal(err)
 	}
-	t.Cleanup(v.Close)
+	t.Cleanup(func() {
+		v.Close()
+		checkReleased(t, v.cache)
+	})
 	return v
+}
+
+// checkReleased looks for memory of records that nobody has let go of.
+func checkReleased(t testing.TB, c *Cache) {
+	t.Helper()
+	c.Clear()
+	if n := c.Used(); n != 0 {
+		t.Errorf("%d bytes of decoded records are never released", n)
+	}
 }
 
 // rawRecord is a record as an attacker would write it: what is zero of its

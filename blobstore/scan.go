@@ -58,7 +58,7 @@ func readStored(buf []byte, r io.ReaderAt, off int64, h *header) (*Record, error
 }
 
 // decode decodes a record that is no program, into memory from the buffers.
-func (r *Record) decode(dec *zstd.Decoder, bases [][]byte, from *buffers) (*Decoded, error) {
+func (r *Record) decode(dec *zstd.Decoder, bases [][]byte, from buffers) (*Decoded, error) {
 	h := r.header
 	if h.enc == encRaw {
 		if h.plain != h.stored {
@@ -79,7 +79,7 @@ func (r *Record) decode(dec *zstd.Decoder, bases [][]byte, from *buffers) (*Deco
 
 // unpack returns the filtered form of a record's program, in memory from the
 // buffers.
-func (r *Record) unpack(dec *zstd.Decoder, bases [][]byte, from *buffers) (*Decoded, error) {
+func (r *Record) unpack(dec *zstd.Decoder, bases [][]byte, from buffers) (*Decoded, error) {
 	h := r.header
 	room := from.get(int(h.inner))
 	var filtered []byte
@@ -417,6 +417,9 @@ func (v *View) check(ctx context.Context, ref PackRef, r *Record) (sound []Place
 	}
 	d, err := v.decode(ctx, r)
 	if ctx.Err() != nil {
+		if err == nil {
+			d.Release()
+		}
 		return nil, nil
 	}
 	if err != nil {
@@ -426,6 +429,7 @@ func (v *View) check(ctx context.Context, ref PackRef, r *Record) (sound []Place
 		bad.Err = err
 		return nil, bad
 	}
+	defer d.Release()
 	for i, b := range r.Placed() {
 		if !d.Sound(i) {
 			bad.Blobs = append(bad.Blobs, b.ID)

@@ -1,6 +1,7 @@
 package blobstore
 
 import (
+	"bytes"
 	"context"
 	"errors"
 	"fmt"
@@ -158,7 +159,7 @@ func (v *View) Close() {
 }
 
 // Decoded is the plain bytes of a record. They are shared: nobody may write
-// to them.
+// to them, nor look at them after the Release.
 type Decoded struct {
 	Plain []byte
 	Blobs []Member
@@ -167,17 +168,18 @@ type Decoded struct {
 	sound []atomic.Uint32 // what is known of each blob
 
 	refs    atomic.Int32 // who may look at Plain
-	room    []byte       // that Plain lies in, and
-	buffers *buffers     // where that goes back to; nil: it is the garbage collector's
+	room    []byte       // that Plain lies in; nil: it is the garbage collector's
+	buffers buffers      // where the room goes back to
 }
 
 // Release says that the caller does not look at the bytes any more, so that
-// their memory can serve again. It is not owed: what nobody releases is
-// left to the garbage collector.
+// their memory can serve again. Who got a Decoded owes one Release: memory
+// that it was forgotten for serves nobody until the cache is gone.
 func (d *Decoded) Release() {
-	if d.refs.Add(-1) == 0 && d.buffers != nil {
+	if d.refs.Add(-1) == 0 && d.room != nil {
 		d.Plain = nil // who looks all the same must not find another record
 		d.buffers.put(d.room)
+		d.room = nil
 	}
 }
 
@@ -234,14 +236,15 @@ func (d *Decoded) cost() int64 {
 	return int64(max(cap(d.Plain), cap(d.room))) + int64(len(d.Blobs))*52 + 200
 }
 
-// Blob returns the bytes of a blob, which the caller must not change. The
-// error is ErrNotFound, ErrDamaged or one of the file system.
+// Blob returns the bytes of a blob, which are the caller's. The error is
+// ErrNotFound, ErrDamaged or one of the file system.
 func (v *View) Blob(ctx context.Context, id ID) ([]byte, error) {
 	d, i, err := v.Record(ctx, id)
 	if err != nil {
 		return nil, err
 	}
-	return d.Bytes(i), nil
+	defer d.Release()
+	return bytes.Clone(d.Bytes(i)), nil
 }
 
 // Record returns the decoded record that holds a blob, and the blob's place
@@ -286,5 +289,6 @@ func (v *View) Depth(ctx context.Context, id ID) (int, error) {
 	if err != nil {
 		return 0, err
 	}
+	defer d.Release()
 	return d.depth, nil
 }

@@ -297,6 +297,7 @@ func TestDeepestChain(t *testing.T) {
 	if found := verify(t, v, packs[0].Name); found != nil {
 		t.Errorf("found %v", found)
 	}
+	checkReleased(t, v.cache)
 }
 
 func chainLink(i int) []byte { return append(noise(0, 500), byte(i)) }
@@ -340,6 +341,7 @@ func TestConcurrentReaders(t *testing.T) {
 		if st := cache.Stats(); st.Bytes > limit {
 			t.Errorf("the cache holds %d of %d bytes", st.Bytes, limit)
 		}
+		checkReleased(t, cache)
 	}
 }
 

@@ -59,7 +59,7 @@ type hotLayer struct {
 	limit  int64
 	files  int // bound
 	log    *slog.Logger
-	blob   func(refs []index.Ref, i int) ([]byte, error) // decodes a blob of a file
+	blob   func(refs []index.Ref, i int) (*blobstore.Decoded, int, error) // the record with a blob of a file, to be released
 
 	mu      sync.Mutex
 	kept    map[hotKey]*hotFile
@@ -123,7 +123,7 @@ type hotFlight struct {
 }
 
 // openHot opens the layer.
-func openHot(o Hot, log *slog.Logger, blob func([]index.Ref, int) ([]byte, error)) (*hotLayer, error) {
+func openHot(o Hot, log *slog.Logger, blob func([]index.Ref, int) (*blobstore.Decoded, int, error)) (*hotLayer, error) {
 	if o.Size == 0 {
 		o.Size = defaultHotSize(o.Dir == "")
 	}
@@ -508,11 +508,13 @@ func (h *hotLayer) write(n *inode, key hotKey) (*os.File, error) {
 			return err
 		}
 		for i := range n.refs {
-			b, err := h.blob(n.refs, i)
+			d, k, err := h.blob(n.refs, i)
 			if err != nil {
 				return fmt.Errorf("%w: %w", errBlob, err)
 			}
-			if _, err := f.Write(b); err != nil {
+			_, err = f.Write(d.Bytes(k))
+			d.Release()
+			if err != nil {
 				return err
 			}
 		}

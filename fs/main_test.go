@@ -179,6 +179,12 @@ func mountWith(t testing.TB, store *index.Store, o Options) (*Server, string) {
 			_ = unix.Unmount(dir, unix.MNT_DETACH)
 		}
 		s.Wait()
+		// Who got a record has to release it; some do so in goroutines that are
+		// still to end.
+		eventually(t, "all records released", func() bool {
+			s.cache.Clear()
+			return s.cache.Used() == 0
+		})
 	})
 	return s, dir
 }

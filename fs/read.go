@@ -132,18 +132,8 @@ func (s *Server) slices(res *readResult, n *inode, offset, size int64) error {
 	return nil
 }
 
-// blob returns the bytes of a blob, which nobody may change and which are the
-// garbage collector's to take back. Errors have been reported.
-func (s *Server) blob(ref index.Ref) ([]byte, error) {
-	d, i, err := s.blobRecord(ref, again)
-	if err != nil {
-		return nil, err
-	}
-	return d.Bytes(i), nil
-}
-
-// blobRecord returns the record that holds a blob, and its place in it. Who
-// does not need the record any more may release it. Errors have been reported.
+// blobRecord returns the record that holds a blob, and its place in it. The
+// caller has to release it. Errors have been reported.
 func (s *Server) blobRecord(ref index.Ref, use use) (*blobstore.Decoded, int, error) {
 	d, i, err := s.record(context.Background(), ref.ID, use)
 	if err == nil {

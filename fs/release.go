@@ -108,6 +108,7 @@ func (s *Server) grow(r *release) (*grown, error) {
 		return nil, fmt.Errorf("tree of %s: %w", r.version.Name, err)
 	}
 	tree, err := index.DecodeTree(d.Bytes(i))
+	d.Release()
 	if err != nil {
 		return nil, fmt.Errorf("tree of %s: %w", r.version.Name, err)
 	}

@@ -19,7 +19,7 @@ import (
 )
 
 // eventually waits for what the mount does by itself.
-func eventually(t *testing.T, what string, ok func() bool) {
+func eventually(t testing.TB, what string, ok func() bool) {
 	t.Helper()
 	deadline := time.Now().Add(20 * time.Second)
 	for !ok() {

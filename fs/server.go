@@ -305,11 +305,11 @@ func (s *Server) openHot(o Options) (err error) {
 	if o.Hot == nil {
 		return nil
 	}
-	s.hot, err = openHot(*o.Hot, s.log, func(refs []index.Ref, i int) ([]byte, error) {
+	s.hot, err = openHot(*o.Hot, s.log, func(refs []index.Ref, i int) (*blobstore.Decoded, int, error) {
 		if i+1 < len(refs) {
 			s.decodeAhead(refs[i+1:], 0, int64(refs[i+1].Length))
 		}
-		return s.blob(refs[i])
+		return s.blobRecord(refs[i], again)
 	})
 	if err != nil {
 		return err

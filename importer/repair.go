@@ -437,12 +437,16 @@ func (r *Repair) salvage(ctx context.Context, ref blobstore.PackRef) error {
 // sound tells whether all of a record can be read.
 func (r *Repair) sound(ctx context.Context, rec *blobstore.Record) bool {
 	d, err := r.view.Decode(ctx, rec)
-	for i := 0; err == nil && i < len(d.Blobs); i++ {
+	if err != nil {
+		return false
+	}
+	defer d.Release()
+	for i := range d.Blobs {
 		if !d.Sound(i) {
 			return false
 		}
 	}
-	return err == nil
+	return true
 }
 
 // RepairSources are the names by which the releases of versions can be had,

@@ -1,6 +1,7 @@
 package index
 
 import (
+	"bytes"
 	"context"
 	"errors"
 	"fmt"
@@ -308,12 +309,13 @@ func (c *collection) regroup(ctx context.Context, w *blobstore.Writer, r *blobst
 	if err != nil {
 		return err
 	}
+	defer d.Release()
 	g := blobstore.Group{Kind: r.Kind()}
 	for _, i := range used {
 		if !d.Sound(i) {
 			return fmt.Errorf("blob %s: %w (gofs verify lists what it hits)", d.Blobs[i].ID, blobstore.ErrDamaged)
 		}
-		g.Blobs = append(g.Blobs, blobstore.Blob{ID: d.Blobs[i].ID, Data: d.Bytes(i)})
+		g.Blobs = append(g.Blobs, blobstore.Blob{ID: d.Blobs[i].ID, Data: bytes.Clone(d.Bytes(i))})
 	}
 	if r.Effort() == 0 {
 		return w.Add(ctx, g)

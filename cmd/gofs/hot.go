@@ -6,7 +6,6 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
-	"runtime/debug"
 	"strings"
 
 	"github.com/dustin/go-humanize"
@@ -87,14 +86,9 @@ func notesFile(store string) string {
 	return filepath.Join(dir, "read-"+hex.EncodeToString(sum[:8]))
 }
 
-// boundMemory has the garbage collector hold the process, beside its cache of
-// decoded content, to what 64 readers at a time need, and below that not run
-// often: with GOGC at 50 it took a tenth of a mount's work for the first build.
-// GOGC and GOMEMLIMIT still say otherwise.
-func boundMemory(cache int64) {
-	if os.Getenv("GOGC") == "" {
-		debug.SetGCPercent(200)
-	}
-	limitMemory(cache + 112<<20)
+// boundMemory holds the garbage collector, whose memory is beside that of what
+// is decoded, to what 64 readers at a time need. GOMEMLIMIT still says otherwise.
+func boundMemory() {
+	limitMemory(112 << 20)
 	hugeHeap()
 }
