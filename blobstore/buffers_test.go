@@ -71,6 +71,21 @@ func TestRecordOnceIsNotKept(t *testing.T) {
 	if st := v.cache.Stats(); st.Decodes != 2 || st.Bytes != 0 {
 		t.Errorf("%+v", st)
 	}
+
+	// What somebody had kept is not needed any more.
+	kept, _, err := v.Record(t.Context(), Sum(data))
+	if err != nil {
+		t.Fatal(err)
+	}
+	kept.Release()
+	once, _, err := v.RecordOnce(t.Context(), Sum(data))
+	if err != nil || once != kept || once.Plain == nil {
+		t.Fatalf("not the one in memory: %v", err)
+	}
+	once.Release()
+	if st := v.cache.Stats(); st.Decodes != 3 || st.Bytes != 0 || kept.Plain != nil {
+		t.Errorf("%+v", st)
+	}
 }
 
 // TestSharedBase decodes a record of two bases of which one is a base of the

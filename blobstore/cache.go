@@ -113,15 +113,21 @@ func (c *Cache) Clear() {
 	c.held.Store(0)
 }
 
-// peek returns the record if it is in memory, else nil.
-func (c *Cache) peek(key recordKey) *Decoded {
+// peek returns the record if it is in memory, else nil. One that nobody asks to
+// keep is dropped, so that its memory serves the next, unless it is a program.
+func (c *Cache) peek(key recordKey, keep bool) *Decoded {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	e, ok := c.entries[key]
 	if !ok {
 		return nil
 	}
-	return c.hit(e)
+	r := c.hit(e)
+	if !keep && !r.whole && !r.large() {
+		c.drop(&c.recent, &c.size, e)
+		c.held.Store(c.size + c.sizeL)
+	}
+	return r
 }
 
 // holds returns a program in memory that a blob is a part of, and the part;

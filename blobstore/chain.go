@@ -188,7 +188,7 @@ func (v *View) pack(number uint32) (*openPack, error) {
 
 // decoded returns the decoded record at a location.
 func (v *View) decoded(ctx context.Context, loc Location, keep bool) (*Decoded, error) {
-	if d := v.cache.peek(recordKey{loc.Pack, loc.Record}); d != nil {
+	if d := v.cache.peek(recordKey{loc.Pack, loc.Record}, keep); d != nil {
 		return d, nil
 	}
 	p, err := v.pack(loc.Pack)

@@ -254,7 +254,7 @@ func (v *View) Record(ctx context.Context, id ID) (*Decoded, int, error) {
 }
 
 // RecordOnce is Record for who needs all of the record now and none of it later:
-// it is not kept in the cache, unless it is large.
+// it is not kept in the cache, nor left there, unless it is large or a program.
 func (v *View) RecordOnce(ctx context.Context, id ID) (*Decoded, int, error) {
 	return v.record(ctx, id, false)
 }

@@ -145,10 +145,17 @@ func (s *Server) follow(g *grown, folder int32, d *blobstore.Decoded) {
 }
 
 // next takes the first file that is still wanted; nil where there is none or
-// the permit is used up, and then the goroutine that asks has to end.
-func (s *Server) next(l *listed) *inode {
+// the permit is used up, and then the goroutine that asks has to end. It says
+// whether the file's record will be needed again: a build has listed all folders
+// before it reads a file, so all that it wants of a record waits by now. Who reads
+// tests lists and reads in turn.
+func (s *Server) next(l *listed) (*inode, use) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
+	use := once
+	if l.tests > 0 {
+		use = again
+	}
 	for _, queue := range []*[]*inode{&l.urgent, &l.queue} {
 		for len(*queue) > 0 && l.permit > 0 && s.kernel.Load() != nil {
 			n := (*queue)[0]
@@ -157,13 +164,13 @@ func (s *Server) next(l *listed) *inode {
 				continue
 			}
 			if s.wants(n, 1) {
-				return n
+				return n, use
 			}
 			delete(l.waiting, n.refs[0].ID)
 		}
 	}
 	l.running = false
-	return nil
+	return nil, use
 }
 
 // take takes those of a record's files that are waiting, by their places in it.
@@ -197,8 +204,8 @@ func (s *Server) giveListed(l *listed, d *blobstore.Decoded) {
 
 func (s *Server) pushListed(g *grown) {
 	l := &g.listed
-	for n := s.next(l); n != nil; n = s.next(l) {
-		d, _, err := s.blobRecord(n.refs[0], again)
+	for n, use := s.next(l); n != nil; n, use = s.next(l) {
+		d, _, err := s.blobRecord(n.refs[0], use)
 		if err != nil { // the reader gets it
 			l.drop(n)
 			continue
