@@ -181,7 +181,7 @@ func thisMachine(b *bench) machine {
 	m.Memory = procLine("/proc/meminfo", "MemTotal")
 	for name, args := range map[string][]string{
 		"gofs": {b.gofs, "version"}, "fio": {"fio", "--version"}, "mksquashfs": {"mksquashfs", "-version"},
-		"mkfs.erofs": {"mkfs.erofs", "--version"}, "squashfuse": {"squashfuse_ll", "--help"},
+		"mkfs.erofs": {"mkfs.erofs", "-V"}, "squashfuse": {"squashfuse_ll", "--help"},
 		"mkdwarfs": {"mkdwarfs", "--version"}, "tar": {"tar", "--version"}, "find": {"find", "--version"},
 	} {
 		// Some end with 1 after their version, some print it as an error.

@@ -136,8 +136,11 @@ func decodeDelta(stored []byte, bases [][]byte, n uint32, room []byte, from buff
 		return streams
 	})
 	from.put(streams)
-	if err != nil || len(plain) != int(n) {
-		return nil, fmt.Errorf("delta of %d bytes, not %d: %w: %w", len(plain), n, err, ErrDamaged)
+	if err != nil {
+		return nil, fmt.Errorf("delta: %w: %w", err, ErrDamaged)
+	}
+	if len(plain) != int(n) {
+		return nil, fmt.Errorf("delta makes %d bytes, not %d: %w", len(plain), n, ErrDamaged)
 	}
 	return plain, nil
 }
