@@ -265,29 +265,23 @@ func (c *chain) decode(ctx context.Context, l *link) (*Decoded, error) {
 }
 
 func (c *chain) load(ctx context.Context, l *link) (*Decoded, error) {
-	spare, _ := c.view.spare.Get().(*[]byte)
-	if spare == nil {
-		spare = new([]byte)
-	}
-	r, err := readStored(*spare, l.pack.f, l.key.record, l.header)
+	from := c.view.cache.buffers
+	room := from.get(int(l.header.stored))
+	r, err := readStored(room, l.pack.f, l.key.record, l.header)
 	var d *Decoded
 	if err == nil {
 		d, err = c.decodeRecord(ctx, r, l)
-		if r.header.enc != encRaw && cap(r.stored) <= maxSpare {
-			*spare = r.stored[:0]
-		}
 	}
-	c.view.spare.Put(spare)
+	if err == nil && l.header.enc == encRaw {
+		d.room, d.buffers = room, from
+	} else {
+		from.put(room)
+	}
 	if err != nil {
 		return nil, fmt.Errorf("pack %s at %d: %w", l.pack.ref.Name, l.key.record, err)
 	}
 	return d, nil
 }
-
-// maxSpare is the largest buffer that is kept for the next record, in bytes.
-// Without them, 64 readers of different files made the garbage collector let
-// the heap grow by 50 MB.
-const maxSpare = 8 << 20
 
 // decodeRecord decodes a record that has been read, and before it its bases.
 func (c *chain) decodeRecord(ctx context.Context, r *Record, l *link) (*Decoded, error) {

@@ -42,11 +42,10 @@ func readRecord(r io.ReaderAt, off, size int64) (*Record, error) {
 	return readStored(nil, r, off, h)
 }
 
-// readStored reads the stored bytes of a record, into buf where they fit and
-// are not the plain ones, which outlive it.
+// readStored reads the stored bytes of a record, into buf where they fit.
 func readStored(buf []byte, r io.ReaderAt, off int64, h *header) (*Record, error) {
 	var stored []byte
-	if h.enc != encRaw && int(h.stored) <= cap(buf) {
+	if int(h.stored) <= cap(buf) {
 		stored = buf[:h.stored]
 	} else {
 		stored = make([]byte, h.stored)

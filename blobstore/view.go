@@ -8,7 +8,6 @@ import (
 	"io/fs"
 	"os"
 	"runtime"
-	"sync"
 	"sync/atomic"
 
 	"github.com/klauspost/compress/zstd"
@@ -26,7 +25,6 @@ type View struct {
 	dec   *zstd.Decoder
 	slots chan struct{}       // one for each decoding under way
 	room  *semaphore.Weighted // bytes that chains under way may decode at once
-	spare sync.Pool           // of *[]byte, for stored bytes on their way to a decoder
 }
 
 type openPack struct {
