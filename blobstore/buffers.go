@@ -24,6 +24,16 @@ func newBuffers(cache int64) buffers {
 // maxArena is more than any machine has, in bytes.
 const maxArena = 1 << 46
 
+// Apart says whether the decoded records of a cache with a limit lie apart from the
+// garbage collector's memory, as far as the arena has room. A system that does not
+// overcommit may refuse that.
+func Apart(limit int64) bool {
+	b := newBuffers(limit)
+	buf := b.arena.Get(1)
+	b.put(buf)
+	return buf != nil
+}
+
 // get returns room for n bytes and bufferSlack, whatever bytes it has. There
 // may be more of it than n says.
 func (b buffers) get(n int) []byte {

@@ -297,7 +297,8 @@ func decodeTree(b []byte) (*Tree, error) {
 	if d.err != nil {
 		return nil, d.err
 	}
-	return &d.t, nil
+	t := d.t // not a pointer into what refers to b
+	return &t, nil
 }
 
 type treeDecoder struct {

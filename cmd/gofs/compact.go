@@ -66,8 +66,8 @@ EXIT STATUS
 }
 
 // compactMemory is what the garbage collector keeps a compaction below, if it
-// can: two programs with their bases and the tables of two encoders.
-const compactMemory = 1400 << 20
+// can, beside its cache: two programs with their bases and the tables of two encoders.
+const compactMemory = 1000 << 20
 
 func (g *globals) compact(cmd *cobra.Command, s *index.Store, o compact.Options) (*compact.Result, error) {
 	limitFor(s, compactMemory)

@@ -25,6 +25,17 @@ const (
 // and 4 so, or 170 where the host had not given the memory yet. Decoded records
 // have an arena of their own (package arena), with huge pages as well.
 func hugeHeap() {
+	// Where addresses are limited (ulimit -v), or memory is not overcommitted, the
+	// runtime would end the process.
+	var as unix.Rlimit
+	if unix.Getrlimit(unix.RLIMIT_AS, &as) != nil || as.Cur != unix.RLIM_INFINITY {
+		return
+	}
+	probe, err := unix.Mmap(-1, 0, 2*hugeRoom, unix.PROT_READ|unix.PROT_WRITE, unix.MAP_PRIVATE|unix.MAP_ANONYMOUS)
+	if err != nil {
+		return
+	}
+	_ = unix.Munmap(probe)
 	percent := debug.SetGCPercent(-1) // once is enough
 	room := make([]byte, hugeRoom)
 	at := uintptr(unsafe.Pointer(unsafe.SliceData(room)))

@@ -10,6 +10,7 @@ import (
 
 	"github.com/dustin/go-humanize"
 
+	"gofs/blobstore"
 	gofs "gofs/fs"
 )
 
@@ -88,7 +89,11 @@ func notesFile(store string) string {
 
 // boundMemory holds the garbage collector, whose memory is beside that of what
 // is decoded, to what 64 readers at a time need. GOMEMLIMIT still says otherwise.
-func boundMemory() {
-	limitMemory(112 << 20)
+func boundMemory(cache int64) {
+	limit := int64(112 << 20)
+	if !blobstore.Apart(cache) {
+		limit += cache
+	}
+	limitMemory(limit)
 	hugeHeap()
 }

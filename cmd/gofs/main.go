@@ -44,7 +44,7 @@ func main() {
 // limit of its own. A record of 64 MiB can come on top. An import takes 185 MB
 // with 32 processors. What a store needs that has releases in it, a small one
 // that asks for it does so to do harm: to verify twelve compacted releases
-// takes 400 MB, and with less it takes longer.
+// takes 310 MB, and with less it takes longer.
 const (
 	memoryLimit  = 128 << 20
 	importMemory = 192 << 20

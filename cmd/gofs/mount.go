@@ -378,7 +378,7 @@ func (c *mountCmd) serve(ctx context.Context, dir string, o gofs.Options) error 
 
 // servingOptions are those of the process that serves.
 func (c *mountCmd) servingOptions(store *index.Store, o gofs.Options) gofs.Options {
-	boundMemory()
+	boundMemory(o.DecodedCache)
 	o.Launcher, o.Notes, o.RunDir = launcher(), notesFile(store.Dir()), runDir()
 	if o.RunDir == "" {
 		o.Log.Warn("no folder for a socket: gofs mount-stats and gofs warm cannot reach the mount")

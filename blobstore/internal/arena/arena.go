@@ -10,6 +10,7 @@
 package arena
 
 import (
+	"os"
 	"runtime"
 	"slices"
 	"sync"
@@ -18,10 +19,11 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-const (
-	// granule is what the sizes and places of buffers are multiples of, in bytes.
-	granule = 16 << 10
+// granule is what the sizes and places of buffers are multiples of, in bytes: of
+// whole pages, since the system takes no less back. Some have pages of 64 KiB.
+var granule = max(16<<10, os.Getpagesize())
 
+const (
 	// large buffers come from the upper end. Small ones stay for long, in a cache;
 	// one of them in the middle of the room for a program would keep that from
 	// being had in one piece.
@@ -31,7 +33,7 @@ const (
 	hugePage = 2 << 20
 )
 
-// spread is how many times as many addresses as bytes an arena has: pages that are
+// spread is how many times as many addresses as bytes an arena has, if it can: pages that are
 // free but lie between others that are not can be given back to the system, and
 // be had elsewhere in one piece.
 const spread = 4
@@ -102,10 +104,16 @@ func (a *Arena) open() bool {
 	if a.bad {
 		return false
 	}
-	// A huge page more, to begin at the edge of one.
 	size := spread * a.size
-	b, err := unix.Mmap(-1, 0, size+hugePage, unix.PROT_READ|unix.PROT_WRITE,
-		unix.MAP_PRIVATE|unix.MAP_ANONYMOUS|unix.MAP_NORESERVE)
+	var as unix.Rlimit
+	if unix.Getrlimit(unix.RLIMIT_AS, &as) != nil || as.Cur != unix.RLIM_INFINITY {
+		size = a.size // ulimit -v; others need some as well
+	}
+	b, err := reserve(size)
+	if err != nil && size > a.size { // perhaps a system that does not overcommit
+		size = a.size
+		b, err = reserve(size)
+	}
 	if err != nil {
 		a.bad = true
 		return false
@@ -117,6 +125,12 @@ func (a *Arena) open() bool {
 	a.free = []span{{0, size, false}}
 	a.taken = map[int]int{}
 	return true
+}
+
+// reserve maps size bytes, and a huge page more, to begin at the edge of one.
+func reserve(size int) ([]byte, error) {
+	return unix.Mmap(-1, 0, size+hugePage, unix.PROT_READ|unix.PROT_WRITE,
+		unix.MAP_PRIVATE|unix.MAP_ANONYMOUS|unix.MAP_NORESERVE)
 }
 
 // find returns a free span of n bytes or more, or -1.

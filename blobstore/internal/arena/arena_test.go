@@ -91,6 +91,15 @@ func TestLargeComeFromAbove(t *testing.T) {
 	}
 }
 
+// TestFewAddresses has room for the bytes, but not for the spread.
+func TestFewAddresses(t *testing.T) {
+	const size = 1 << 45
+	a := New(size)
+	if b := a.Get(1); b == nil || len(a.mem) != size {
+		t.Errorf("%d bytes of addresses", len(a.mem))
+	}
+}
+
 // TestScattered has half of the room free in pieces of a granule.
 func TestScattered(t *testing.T) {
 	a := New(16 << 20)
