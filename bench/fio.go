@@ -2,6 +2,7 @@ package main
 
 import (
 	"bytes"
+	"cmp"
 	"context"
 	"embed"
 	"encoding/json"
@@ -78,15 +79,15 @@ func (b *bench) measureFio(ctx context.Context) error {
 	return nil
 }
 
-// fio runs a job: for fioRuntime where it is warm, once through the file
-// otherwise.
+// fio runs a job: for fioRuntime where it is warm and that is not 0, once through
+// the file otherwise.
 func (b *bench) fio(ctx context.Context, p *peer, file string, jobs int, m mode) (sample, error) {
 	program, err := b.compiler()
 	if err != nil {
 		return sample{}, err
 	}
-	runtime := b.fioRuntime
-	if m != warm {
+	runtime, timed := b.fioRuntime, m == warm && b.fioRuntime != "0"
+	if !timed {
 		runtime = "1h" // fio ends a job after it, also one that is not timed
 	}
 	flag := map[bool]string{true: "1", false: "0"}
@@ -94,7 +95,7 @@ func (b *bench) fio(ctx context.Context, p *peer, file string, jobs int, m mode)
 	cmd.Dir = b.path("fio")
 	cmd.Env = append(os.Environ(),
 		"FILE="+program, "DIR="+b.goroot+"/src/net", fmt.Sprintf("JOBS=%d", jobs),
-		"DIRECT="+flag[m == direct], "TIMED="+flag[m == warm], "RUNTIME="+runtime)
+		"DIRECT="+flag[m == direct], "TIMED="+flag[timed], "RUNTIME="+runtime)
 	s, out, err := b.timed(p, cmd)
 	if err != nil {
 		return s, err
@@ -118,11 +119,12 @@ func (b *bench) fio(ctx context.Context, p *peer, file string, jobs int, m mode)
 	if err := json.Unmarshal(out, &report); err != nil {
 		return s, fmt.Errorf("fio's report: %w", err)
 	}
-	if len(report.Jobs) != 1 || report.Jobs[0].Error != 0 || report.Jobs[0].Read.Bandwidth == 0 {
+	if len(report.Jobs) != 1 || report.Jobs[0].Error != 0 || report.Jobs[0].Read.Bytes == 0 {
 		return s, errors.New("fio read nothing")
 	}
 	j := report.Jobs[0]
-	s.Bandwidth = j.Read.Bandwidth
+	// Less than a millisecond is none to fio, and then it says no bandwidth.
+	s.Bandwidth = cmp.Or(j.Read.Bandwidth, 1000*float64(j.Read.Bytes))
 	s.P99 = time.Duration(j.Read.Latency.Percentile["99.000000"])
 	return s, nil
 }

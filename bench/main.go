@@ -90,7 +90,7 @@ func parse(args []string, w io.Writer) (options, error) {
 	f.IntVar(&o.rounds, "rounds", 11, "rounds of a warm workload, at least 5 for a report")
 	f.IntVar(&o.coldRounds, "cold-rounds", 5, "rounds of a cold or a slow workload, at least 5 for a report")
 	f.IntVar(&o.variants, "variants", 200, "versions in the store of the group variants")
-	f.StringVar(&o.fioRuntime, "fio-runtime", "300ms", "length of a warm fio job")
+	f.StringVar(&o.fioRuntime, "fio-runtime", "300ms", "length of a warm fio job; 0: once through its files")
 	f.BoolVar(&o.keepCaches, "keep-caches", false, "do not drop the machine's caches: cold is only a fresh daemon then")
 	f.StringVar(&o.dir, "dir", os.TempDir(), "`FOLDER` on the file system to compare with; takes 6 GB for the time of the run")
 	f.StringVar(&o.out, "out", "bench/report", "`FOLDER` for the report")
