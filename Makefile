@@ -1,6 +1,6 @@
 GO ?= go
 STATICCHECK = honnef.co/go/tools/cmd/staticcheck@v0.8.2
-FUZZTIME ?= 2s
+FUZZTIME ?= 400x
 DEMO ?= /tmp/gofs-demo
 
 PREFIX ?= /usr/local
@@ -50,7 +50,8 @@ test:
 	$(GO) test ./blobstore/internal/goprog ./index/compact ./internal/durable
 	$(GO) test -run '$(UNRACED)' ./importer/...
 
-# fuzz gives every fuzz target FUZZTIME.
+# fuzz gives every fuzz target FUZZTIME: inputs, since one that ends by the clock fails
+# at times with "context deadline exceeded", which is no finding.
 fuzz:
 	@bench/fuzz.sh $(FUZZTIME)
 
