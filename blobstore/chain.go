@@ -315,6 +315,8 @@ func (c *chain) bases(ctx context.Context, l *link) (all [][]byte, release func(
 	from := c.view.cache.buffers
 	all = make([][]byte, len(l.bases))
 	var held []*Decoded
+	starts := l.starts()
+	total := starts[len(l.bases)]
 	var room []byte // for those that are copied out of records, each at its place
 	release = func() {
 		for _, d := range held {
@@ -349,30 +351,27 @@ func (c *chain) bases(ctx context.Context, l *link) (all [][]byte, release func(
 			continue
 		}
 		// The rest of the record need not be held for it.
-		at, total := l.copied(i)
 		if room == nil {
 			room = from.get(total)
 		}
-		all[i] = room[at : at+copy(room[at:at+len(all[i])], all[i])]
+		all[i] = append(room[starts[i]:starts[i]:starts[i+1]], all[i]...)
 		held = held[:len(held)-1]
 		d.Release()
 	}
 	if l.header.enc == encDict {
-		_, total := l.copied(0)
 		all = [][]byte{room[:total]}
 	}
 	return all, release, nil
 }
 
-// copied returns where the copy of base i begins, and how long those of all are.
-func (l *link) copied(i int) (at, total int) {
-	for k, b := range l.bases {
-		if k == i {
-			at = total
-		}
-		total += int(b.loc.Length)
+// starts returns where each base begins when they lie one after the other, and
+// where the last one ends.
+func (l *link) starts() []int {
+	starts := make([]int, 1, len(l.bases)+1)
+	for i, b := range l.bases {
+		starts = append(starts, starts[i]+int(b.loc.Length))
 	}
-	return at, total
+	return starts
 }
 
 // drop lets go of the bases that were decoded and not used up: their users

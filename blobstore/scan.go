@@ -415,10 +415,10 @@ func (v *View) check(ctx context.Context, ref PackRef, r *Record) (sound []Place
 		bad.Err = fmt.Errorf("checksum of the stored bytes: %w", ErrDamaged)
 	}
 	d, err := v.decode(ctx, r)
+	if err == nil {
+		defer d.Release()
+	}
 	if ctx.Err() != nil {
-		if err == nil {
-			d.Release()
-		}
 		return nil, nil
 	}
 	if err != nil {
@@ -428,7 +428,6 @@ func (v *View) check(ctx context.Context, ref PackRef, r *Record) (sound []Place
 		bad.Err = err
 		return nil, bad
 	}
-	defer d.Release()
 	for i, b := range r.Placed() {
 		if !d.Sound(i) {
 			bad.Blobs = append(bad.Blobs, b.ID)

@@ -193,10 +193,10 @@ func (v *verification) read(ctx context.Context, blobs []placedBlob, done func(r
 		blobs = blobs[n:]
 		g.Go(func() error {
 			d, err := v.view.RecordAt(ctx, run[0].loc)
+			if err == nil {
+				defer d.Release()
+			}
 			if ctx.Err() != nil {
-				if err == nil {
-					d.Release()
-				}
 				return context.Cause(ctx)
 			}
 			failed := make([]error, len(run))
@@ -204,9 +204,6 @@ func (v *verification) read(ctx context.Context, blobs []placedBlob, done func(r
 				if failed[i] = err; err == nil {
 					failed[i] = d.Check(b.id, b.loc)
 				}
-			}
-			if err == nil {
-				d.Release()
 			}
 			v.mu.Lock()
 			defer v.mu.Unlock()
