@@ -170,6 +170,14 @@ func (b *bench) unpack(ctx context.Context, release, dir string) error {
 
 // run runs a command that is not timed.
 func (b *bench) run(ctx context.Context, name string, args ...string) error {
+	_, err := b.peak(ctx, name, args...)
+	return err
+}
+
+// peak runs a command and says how many bytes the largest of its processes had
+// in memory at most (ru_maxrss of getrusage(2), which counts those it waited
+// for).
+func (b *bench) peak(ctx context.Context, name string, args ...string) (int64, error) {
 	cmd := exec.CommandContext(ctx, name, args...)
 	// A shell's children end with it.
 	cmd.SysProcAttr = &syscall.SysProcAttr{Setpgid: true}
@@ -180,9 +188,9 @@ func (b *bench) run(ctx context.Context, name string, args ...string) error {
 		if len(what) > 100 {
 			what = what[:100] + "..."
 		}
-		return fmt.Errorf("%s %s: %w: %s", filepath.Base(name), what, err, lastLine(string(out)))
+		return 0, fmt.Errorf("%s %s: %w: %s", filepath.Base(name), what, err, lastLine(string(out)))
 	}
-	return nil
+	return cmd.ProcessState.SysUsage().(*syscall.Rusage).Maxrss << 10, nil
 }
 
 // measure runs the groups.

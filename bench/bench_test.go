@@ -160,10 +160,10 @@ func TestPlotRoom(t *testing.T) {
 
 func TestArchiverTable(t *testing.T) {
 	r := &results{Release: "1.22.8", Figures: map[string]*figures{}}
-	r.Archivers = []archiver{{Name: "tar | zstd", Bytes: 1e6, Note: "failed: a | b"}}
+	r.Archivers = []archiver{{Name: "tar | zstd", Bytes: 1e6, Make: 2, Peak: 3e6, Note: "failed: a | b"}}
 	var w strings.Builder
 	r.archiverTable(&w)
-	if want := "| tar \\| zstd | 1 | 100000000.0 % | – | – | failed: a \\| b |\n"; !strings.HasSuffix(w.String(), want+"\n") {
+	if want := "| tar \\| zstd | 1 | 100000000.0 % | 2 s | 3 MB | – | failed: a \\| b |\n"; !strings.HasSuffix(w.String(), want+"\n") {
 		t.Errorf("table\n%s\nlacks %q", w.String(), want)
 	}
 }

@@ -13,6 +13,7 @@ type archiver struct {
 	Name  string  `json:"name"`
 	Bytes float64 `json:"bytes"`
 	Make  float64 `json:"make_seconds,omitempty"` // from the unpacked trees
+	Peak  float64 `json:"peak_bytes,omitempty"`   // of memory while it was made, in its largest process
 	Read  float64 `json:"read_seconds,omitempty"` // of one release into a folder, caches dropped
 	Note  string  `json:"note,omitempty"`         // what it is, or why it was not measured
 }
@@ -23,7 +24,7 @@ type packer struct {
 	name, note string
 	tools      []string
 	out        string // file or folder whose size counts
-	make       func(ctx context.Context) error
+	make       func(ctx context.Context) (peak int64, err error)
 	read       func(ctx context.Context, to string) error
 }
 
@@ -76,10 +77,11 @@ func (b *bench) pack(ctx context.Context, p packer) (archiver, error) {
 	}
 	b.logf("%s", p.name)
 	start := time.Now()
-	if err := p.make(ctx); err != nil {
+	peak, err := p.make(ctx)
+	if err != nil {
 		return a, err
 	}
-	a.Make = time.Since(start).Seconds()
+	a.Make, a.Peak = time.Since(start).Seconds(), float64(peak)
 	size, err := diskUse(p.out)
 	if err != nil {
 		return a, err
@@ -101,10 +103,10 @@ func (b *bench) pack(ctx context.Context, p packer) (archiver, error) {
 // packers are the ways to keep the releases that lie unpacked in a folder.
 func (b *bench) packers(dir, trees string) []packer {
 	in := func(name string) string { return filepath.Join(dir, name) }
-	run := func(args ...string) func(context.Context) error {
-		return func(ctx context.Context) error { return b.run(ctx, args[0], args[1:]...) }
+	run := func(args ...string) func(context.Context) (int64, error) {
+		return func(ctx context.Context) (int64, error) { return b.peak(ctx, args[0], args[1:]...) }
 	}
-	shell := func(script string) func(context.Context) error { return run("sh", "-ec", script) }
+	shell := func(script string) func(context.Context) (int64, error) { return run("sh", "-ec", script) }
 	// image reads a release out of a mounted file system.
 	image := func(fstype, file string) func(context.Context, string) error {
 		return func(ctx context.Context, to string) error {

@@ -201,21 +201,24 @@ func (r *results) archiverTable(w *strings.Builder) {
 		return
 	}
 	fmt.Fprintf(w, "## Room for %d releases\n\nEach made once, from the unpacked trees; then %s unpacked from it into a folder, caches dropped, and compared.\n\n"+
-		"| | MB | of the unpacked | time to make | one release back | |\n|---|---|---|---|---|---|\n", len(r.Releases), r.Release)
+		"| | MB | of the unpacked | time to make | memory for it | one release back | |\n|---|---|---|---|---|---|---|\n", len(r.Releases), r.Release)
 	plain := r.median("plain bytes")
 	for _, a := range r.Archivers {
 		mb, share := "–", "–"
 		if a.Bytes > 0 {
 			mb, share = fmt.Sprintf("%.0f", a.Bytes/1e6), fmt.Sprintf("%.1f %%", 100*a.Bytes/cmp.Or(plain, 1))
 		}
-		took, back := "–", "–"
+		took, peak, back := "–", "–", "–"
 		if a.Make > 0 {
 			took = fmt.Sprintf("%.0f s", a.Make)
+		}
+		if a.Peak > 0 {
+			peak = fmt.Sprintf("%.0f MB", a.Peak/1e6)
 		}
 		if a.Read > 0 {
 			back = fmt.Sprintf("%.1f s", a.Read)
 		}
-		fmt.Fprintf(w, "| %s | %s | %s | %s | %s | %s |\n", cell(a.Name), mb, share, took, back, cell(a.Note))
+		fmt.Fprintf(w, "| %s | %s | %s | %s | %s | %s | %s |\n", cell(a.Name), mb, share, took, peak, back, cell(a.Note))
 	}
 	w.WriteString("\n")
 }
