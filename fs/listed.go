@@ -59,7 +59,7 @@ func (s *Server) list(g *grown, folder int32) {
 	defer l.mu.Unlock()
 	if left := g.toTools.Load(); left > 0 && g.toTools.CompareAndSwap(left, left-1) && left == 1 && l.tests == 0 {
 		g.building.Store(true)
-		go s.decodeTools(g, firstTools)
+		go s.bringTools(g, firstTools)
 	}
 	if l.noted == nil {
 		l.noted = make([]noted, len(g.Folders))
@@ -214,7 +214,7 @@ func (s *Server) pushListed(g *grown) {
 		d.Release()
 	}
 	if l.done() && g.building.CompareAndSwap(true, false) {
-		s.decodeTools(g, lastTools)
+		s.bringTools(g, lastTools)
 	}
 }
 

@@ -334,7 +334,7 @@ func notCached(t *testing.T, name string) (missing int) {
 	return missing
 }
 
-// TestTools runs a go command that looks at folders. The compiler is decoded
+// TestTools runs a go command that looks at folders. The kernel gets the compiler
 // then, unless the command reads tests: it is go list.
 func TestTools(t *testing.T) {
 	for _, lists := range []bool{false, true} {
@@ -384,18 +384,25 @@ func testTools(t *testing.T, lists bool) {
 		t.Errorf("%d folders to go after all", left)
 	}
 	if started := g.building.Load(); started == lists {
-		t.Fatalf("decoding the tools: %v", started)
+		t.Fatalf("bringing the tools: %v", started)
 	}
 	if lists {
 		return
 	}
-	s.decodeTools(g, firstTools) // as a goroutine does by now
-	before := s.Stats().Cache.Decodes
-	if b, err := os.ReadFile(filepath.Join(dir, "1.22.8", tool+"compile")); err != nil || string(b) != want[tool+"compile"].data {
+	compile := filepath.Join(dir, "1.22.8", tool+"compile")
+	eventually(t, "it is pushed", func() bool { return s.Stats().Prefetch.Stores >= 2 }) // and bin/go
+	if missing := notCached(t, compile); missing != 0 {
+		t.Errorf("the kernel lacks %d pages of the compiler", missing)
+	}
+	before := s.Stats()
+	if b, err := os.ReadFile(compile); err != nil || string(b) != want[tool+"compile"].data {
 		t.Errorf("compile: %d bytes, %v", len(b), err)
 	}
-	if n := s.Stats().Cache.Decodes - before; n != 0 {
-		t.Errorf("%d records of the compiler decoded when it was read", n)
+	if got := since(s, before); got["read"] != 0 {
+		t.Errorf("asked for the compiler: %v", got)
+	}
+	if i, _ := g.find("pkg", "tool", g.platform, "compile"); g.inodes[i].flags.Load()&flagRead == 0 {
+		t.Error("the compiler is not noted")
 	}
 }
 

@@ -33,8 +33,8 @@ type grown struct {
 	pushed atomic.Int32 // the entry that was pushed whole last
 
 	listed   listed
-	toTools  atomic.Int32 // how many folders must be listed until the tools are decoded; 0: no go command runs
-	building atomic.Bool  // the first tools have been decoded, the last not yet
+	toTools  atomic.Int32 // how many folders must be listed until the tools are brought; 0: no go command runs
+	building atomic.Bool  // the first tools are being brought, the last not yet
 	platform string       // as the folder of its tools is named
 }
 

@@ -197,8 +197,10 @@ func Mount(ctx context.Context, store *index.Store, dir string, o Options) (*Ser
 // Serve serves what Attach has mounted, or Inherit has got from the process
 // before, and returns when the kernel gets answers. The device is the
 // server's then; on an error it stays the caller's. The error is ErrTakeover
-// where only a mount anew can help.
+// where only a mount anew can help. The threads of the process get a timer slack
+// of 1 ms where that is permitted.
 func Serve(ctx context.Context, store *index.Store, d *Device, o Options) (*Server, error) {
+	slacken()
 	resumed := d.Answer != nil
 	s, err := newServer(store, o, d.past)
 	if err != nil {

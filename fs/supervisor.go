@@ -213,7 +213,7 @@ func (s *Supervisor) start() error {
 	cmd.Env = slices.DeleteFunc(os.Environ(), func(kv string) bool {
 		return slices.ContainsFunc(withoutMount, func(name string) bool { return strings.HasPrefix(kv, name) })
 	})
-	if err := cmd.Start(); err != nil {
+	if err := startSlack(cmd); err != nil {
 		conn.Close()
 		life.Close()
 		return fmt.Errorf("start the serving process: %w", err)
