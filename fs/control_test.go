@@ -241,7 +241,7 @@ func TestWarm(t *testing.T) {
 	if err := s.Unmount(); err != nil {
 		t.Fatal(err)
 	}
-	if st, err := os.Stat(o.Notes); err != nil || st.Mode() != 0o600 || st.Size() != notesHead+2*noteSize+4 {
+	if st, err := os.Stat(o.Notes); err != nil || st.Mode() != 0o600 || st.Size() != notesHead+3*noteSize+4 { // and the release
 		t.Errorf("%v, %v", st, err)
 	}
 	s, _ = mountWith(t, store, o)
@@ -267,7 +267,7 @@ func TestWarm(t *testing.T) {
 	if err := s.saveNotes(); err != nil {
 		t.Fatal(err)
 	}
-	if n, err := readNotes(o.Notes); err != nil || len(n) != 1 {
+	if n, err := readNotes(o.Notes); err != nil || len(n) != 2 {
 		t.Errorf("%v, %v", n, err)
 	}
 }
@@ -349,7 +349,8 @@ func TestNotes(t *testing.T) {
 	if err := s.saveNotes(); err != nil {
 		t.Fatal(err)
 	}
-	if got, err := readNotes(name); err != nil || len(got) != 3 || got[1<<63] != 0 || got[3] != n[3] {
+	tree := treeKey(s.now.Load().named("1.22.8"))
+	if got, err := readNotes(name); err != nil || len(got) != 4 || got[1<<63] != 0 || got[3] != n[3] || got[tree] != today() {
 		t.Errorf("%v, %v", got, err)
 	}
 }

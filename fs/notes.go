@@ -15,9 +15,10 @@ import (
 )
 
 // A mount notes which files are read, so that warm knows after a start what
-// to load. Noting costs a load, and the first time a store, of a field of the
-// inode. A file is noted by the first eight bytes of its first blob's ID, so
-// that notes hold for every store and whatever inode numbers it gives; two
+// to load, and which releases somebody looked into, whose trees the next mount
+// reads by itself. Noting costs a load, and the first time a store, of a field of the
+// inode. A file is noted by the first eight bytes of its first blob's ID, and a
+// release by those of its tree's, so that notes hold for every store and whatever inode numbers it gives; two
 // files with the same beginning are one to them.
 //
 // What prefetch pushes is noted too: the kernel does not say whether it was
@@ -66,7 +67,7 @@ func (n *inode) note() {
 	}
 }
 
-func noteKey(n *inode) uint64 { return binary.LittleEndian.Uint64(n.refs[0].ID[:8]) }
+func noteKey(n *inode) uint64 { return idKey(n.refs[0].ID) }
 
 func today() uint32 { return uint32(time.Now().Unix() / (24 * 3600)) }
 
@@ -140,6 +141,9 @@ func (s *Server) readNow(n notes) {
 		g := r.tree.Load()
 		if g == nil {
 			continue
+		}
+		if r.used.Load() {
+			n[treeKey(r)] = day
 		}
 		for _, i := range g.inodes {
 			if i != nil && i.flags.Load()&flagRead != 0 && len(i.refs) > 0 {

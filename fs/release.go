@@ -19,6 +19,7 @@ type release struct {
 	version index.Version
 
 	tree atomic.Pointer[grown]
+	used atomic.Bool // somebody has looked into it
 	mu   sync.Mutex
 	snap *index.Snapshot // has its inode numbers; nil once the tree is there
 }
@@ -173,6 +174,9 @@ func (s *Server) findFolder(node uint64) (g *grown, folder int32, ok bool, err e
 	// only to a kernel that another process served before.
 	if g, err = s.load(r); err != nil {
 		return nil, 0, false, err
+	}
+	if !r.used.Load() {
+		r.used.Store(true)
 	}
 	folder, ok = g.folder(node)
 	return g, folder, ok, nil

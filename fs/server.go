@@ -229,6 +229,7 @@ func Serve(ctx context.Context, store *index.Store, d *Device, o Options) (*Serv
 	settle := sync.OnceFunc(func() { close(settled) })
 	defer settle()
 	watcher.Go(func() { s.watch(watching) })
+	watcher.Go(func() { s.preload(watching) })
 	go func() {
 		s.fuse.Serve()
 		stop()
