@@ -57,9 +57,8 @@ func (s *Server) list(g *grown, folder int32) {
 	l := &g.listed
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	if left := g.toTools.Load(); left > 0 && g.toTools.CompareAndSwap(left, left-1) && left == 1 && l.tests == 0 {
-		g.building.Store(true)
-		go s.bringTools(g, firstTools)
+	if g.builds() {
+		go s.bringTools(g)
 	}
 	if l.noted == nil {
 		l.noted = make([]noted, len(g.Folders))
@@ -213,16 +212,6 @@ func (s *Server) pushListed(g *grown) {
 		s.giveListed(l, d)
 		d.Release()
 	}
-	if l.done() && g.building.CompareAndSwap(true, false) {
-		s.bringTools(g, lastTools)
-	}
-}
-
-// done says whether all that was listed is read or pushed.
-func (l *listed) done() bool {
-	l.mu.Lock()
-	defer l.mu.Unlock()
-	return len(l.waiting) == 0
 }
 
 func (l *listed) drop(n *inode) {

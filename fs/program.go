@@ -118,15 +118,20 @@ func (s *Server) givePiece(n *inode, offset int64, b []byte) bool {
 
 // A go command that has listed some folders is about to build, and first asks
 // the compiler and the assembler for their versions. It looks at folders for 100
-// ms and more before, in which a processor is idle: they are brought then. It
-// runs the linker when it has read all sources. One that has read tests by then
-// is go list, which runs neither.
+// ms and more before, in which a processor is idle: they are brought then, and
+// with them what it runs at the end, since in a compacted store the tools are
+// deltas of each other, whose bases are in memory now. One that has read tests by
+// then is go list, which runs none.
 const toolsAfter = 8
 
-var (
-	firstTools = []string{"compile", "asm"}
-	lastTools  = []string{"link"}
-)
+var tools = []string{"compile", "asm", "link", "cgo"}
+
+// builds says whether the folder that is listed now shows that the go command
+// that runs is about to build; g.listed.mu is held.
+func (g *grown) builds() bool {
+	left := g.toTools.Load()
+	return left > 0 && g.toTools.CompareAndSwap(left, left-1) && left == 1 && g.listed.tests == 0
+}
 
 // isGo says whether a file is the go command of the release.
 func (g *grown) isGo(n *inode) bool {
@@ -150,12 +155,12 @@ func (g *grown) find(path ...string) (i int32, ok bool) {
 	return i, true
 }
 
-// bringTools decodes programs that a build is about to run, and pushes them.
+// bringTools decodes the programs that a build is about to run, and pushes them.
 // A build of a net/http program took 3 % less than when they were only decoded,
 // and pushed when they ran: each chunk is decoded, checked and pushed while the
 // processor has it at hand, and none is kept.
-func (s *Server) bringTools(g *grown, names []string) {
-	for _, name := range names {
+func (s *Server) bringTools(g *grown) {
+	for _, name := range tools {
 		path := []string{"pkg", "tool", g.platform, name}
 		i, ok := g.find(path...)
 		if !ok || g.inodes[i].cached.Load() != 0 {

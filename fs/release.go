@@ -35,7 +35,6 @@ type grown struct {
 
 	listed   listed
 	toTools  atomic.Int32 // how many folders must be listed until the tools are brought; 0: no go command runs
-	building atomic.Bool  // the first tools are being brought, the last not yet
 	platform string       // as the folder of its tools is named
 }
 
