@@ -152,3 +152,25 @@ func unreadable(t *testing.T, store *index.Store) map[string]bool {
 	}
 	return bad
 }
+
+// TestEndedMeanwhile pushes a program when the mount has ended: nothing is
+// damaged.
+func TestEndedMeanwhile(t *testing.T) {
+	store := newStore(t)
+	add(t, store, "1.22.8", files{"bin/go": {data: pseudo(1, 900_000), mode: 0o755}})
+	var log logBuffer
+	s, err := newServer(store, Options{Log: log.logger()}, past{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	g, err := s.load(s.now.Load().named("1.22.8"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	s.closeViews()
+	i, _ := g.find("bin", "go")
+	s.pushProgram(g.inodes[i])
+	if st := s.Stats(); st.Damaged != 0 || st.Failures != 0 || log.String() != "" {
+		t.Errorf("%+v: %s", st, log.String())
+	}
+}

@@ -16,10 +16,11 @@ import (
 
 // A mount notes which files are read, so that warm knows after a start what
 // to load, and which releases somebody looked into, whose trees the next mount
-// reads by itself. Noting costs a load, and the first time a store, of a field of the
-// inode. A file is noted by the first eight bytes of its first blob's ID, and a
-// release by those of its tree's, so that notes hold for every store and whatever inode numbers it gives; two
-// files with the same beginning are one to them.
+// reads by itself. Noting costs a load, and the first time a store, of a field
+// of the inode. A file is noted by the first eight bytes of its first blob's ID,
+// and a release by those of its tree's, so that notes hold for every store and
+// whatever inode numbers it gives; two files with the same beginning are one to
+// them.
 //
 // What prefetch pushes is noted too: the kernel does not say whether it was
 // read, and later mounts would push it again.

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"os"
 	"sync"
 
 	"github.com/hanwen/go-fuse/v2/fuse"
@@ -149,6 +150,9 @@ func (s *Server) blobRecord(ref index.Ref, use use) (*blobstore.Decoded, int, er
 
 // reportFailure counts a blob that cannot be read, and logs it the first time.
 func (s *Server) reportFailure(id blobstore.ID, err error) {
+	if errors.Is(err, os.ErrClosed) {
+		return // the mount has ended while a file was pushed
+	}
 	if errors.Is(err, blobstore.ErrDamaged) {
 		s.counters.damaged.Add(1)
 	} else {
