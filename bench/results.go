@@ -184,9 +184,11 @@ func thisMachine(b *bench) machine {
 		"mkfs.erofs": {"mkfs.erofs", "-V"}, "squashfuse": {"squashfuse_ll", "--help"},
 		"mkdwarfs": {"mkdwarfs", "--version"}, "tar": {"tar", "--version"}, "find": {"find", "--version"},
 	} {
-		// Some end with 1 after their version, some print it as an error.
-		if out, _ := exec.Command(args[0], args[1:]...).CombinedOutput(); len(out) > 0 {
-			m.Tools[name] = firstLine(string(out))
+		// Some end with 1 after their version, some print it as an error, and
+		// some know no such option.
+		out, err := exec.Command(args[0], args[1:]...).CombinedOutput()
+		if line := firstLine(string(out)); err == nil && line != "" || strings.ContainsAny(line, "0123456789") {
+			m.Tools[name] = line
 		}
 	}
 	return m
