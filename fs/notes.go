@@ -12,6 +12,8 @@ import (
 	"time"
 
 	"golang.org/x/sys/unix"
+
+	"gofs/blobstore"
 )
 
 // A mount notes which files are read, so that warm knows after a start what
@@ -69,6 +71,11 @@ func (n *inode) note() {
 }
 
 func noteKey(n *inode) uint64 { return idKey(n.refs[0].ID) }
+
+// treeKey is the key of a note that says that somebody looked into a release.
+func treeKey(r *release) uint64 { return idKey(r.version.Tree) }
+
+func idKey(id blobstore.ID) uint64 { return binary.LittleEndian.Uint64(id[:8]) }
 
 func today() uint32 { return uint32(time.Now().Unix() / (24 * 3600)) }
 

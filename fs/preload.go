@@ -3,11 +3,9 @@ package fs
 import (
 	"cmp"
 	"context"
-	"encoding/binary"
 	"slices"
 	"time"
 
-	"gofs/blobstore"
 	"gofs/index"
 )
 
@@ -22,13 +20,13 @@ const (
 
 // preload reads the trees of the releases that notes say were used.
 func (s *Server) preload(ctx context.Context) {
+	if s.notes == "" {
+		return
+	}
 	select {
 	case <-ctx.Done():
 		return
 	case <-time.After(preloadAfter):
-	}
-	if s.notes == "" {
-		return
 	}
 	n, err := readNotes(s.notes)
 	if err != nil {
@@ -52,8 +50,3 @@ func lastUsed(releases []*release, n notes) []*release {
 	})
 	return used[:min(len(used), preloadMost)]
 }
-
-// treeKey is the key of a note that says that somebody looked into a release.
-func treeKey(r *release) uint64 { return idKey(r.version.Tree) }
-
-func idKey(id blobstore.ID) uint64 { return binary.LittleEndian.Uint64(id[:8]) }

@@ -166,6 +166,9 @@ func (s *Server) bringTools(g *grown) {
 		if !ok || g.inodes[i].cached.Load() != 0 {
 			continue
 		}
+		if s.kernel.Load() == nil {
+			return // nobody is there to push to
+		}
 		n := g.inodes[i]
 		if s.hot.takes(n) {
 			if f, err := s.hot.fetch(n); err == nil { // else whoever runs it sees to it

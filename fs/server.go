@@ -200,7 +200,9 @@ func Mount(ctx context.Context, store *index.Store, dir string, o Options) (*Ser
 // where only a mount anew can help. The threads of the process get a timer slack
 // of 1 ms where that is permitted.
 func Serve(ctx context.Context, store *index.Store, d *Device, o Options) (*Server, error) {
-	slacken()
+	if d.line == nil { // else the supervisor has seen to it
+		slacken()
+	}
 	resumed := d.Answer != nil
 	s, err := newServer(store, o, d.past)
 	if err != nil {

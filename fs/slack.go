@@ -28,9 +28,10 @@ func slacken() {
 	if err != nil {
 		return
 	}
+	value := strconv.AppendInt(nil, timerSlack, 10)
 	for _, t := range tasks {
 		// Not below /proc/self/task, where that file is not.
-		_ = os.WriteFile("/proc/"+t.Name()+"/timerslack_ns", []byte(strconv.Itoa(timerSlack)), 0)
+		_ = os.WriteFile("/proc/"+t.Name()+"/timerslack_ns", value, 0)
 	}
 }
 
