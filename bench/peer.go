@@ -23,6 +23,7 @@ const (
 	peerPassthrough = "gofs passthrough"
 	peerHot         = "gofs hot"
 	peerCompacted   = "gofs compacted"
+	peerQuick       = "gofs quick"
 	peerDisk        = "disk"
 )
 
@@ -56,6 +57,7 @@ func (b *bench) allPeers() []*peer {
 		b.gofsPeer(peerPassthrough, "the same, --hot tmpfs --io passthrough", b.store, "--hot=tmpfs", "--io=passthrough"),
 		b.gofsPeer(peerHot, "the same, --hot DIR, which a mount before has filled", b.store, "--hot="+b.path("hot")),
 		b.compactedPeer(),
+		b.quickPeer(),
 		{Name: peerDisk, b: b, What: fsType(b.work) + ", unpacked with tar", base: b.tree()},
 		b.kernelPeer("tmpfs", "tmpfs, unpacked", nil, func(ctx context.Context, dir string) error {
 			if err := b.run(ctx, "mount", "-t", "tmpfs", "tmpfs", dir); err != nil {
@@ -133,6 +135,25 @@ func (b *bench) compactedPeer() *peer {
 			return err
 		}
 		return b.run(ctx, b.gofs, "--store", store, "-q", "compact")
+	}
+	return p
+}
+
+// quickPeer comes after compactedPeer, whose store it takes where there is one.
+func (b *bench) quickPeer() *peer {
+	store := b.path("quick")
+	p := b.gofsPeer(peerQuick, "the same after gofs compact --quick "+b.release, store)
+	p.make = func(ctx context.Context) error {
+		from := b.path("compacted")
+		if _, err := os.Stat(from); errors.Is(err, os.ErrNotExist) {
+			from = b.store
+		} else if err != nil {
+			return err
+		}
+		if err := b.run(ctx, "cp", "-a", from, store); err != nil {
+			return err
+		}
+		return b.run(ctx, b.gofs, "--store", store, "-q", "compact", "--quick", b.release)
 	}
 	return p
 }

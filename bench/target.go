@@ -49,7 +49,10 @@ func (r *results) targets() []target {
 	t = append(t,
 		r.atMost(peerCompacted, "cat", cold, 1.5),
 		r.atMost(peerCompacted, "go build", cold, 1.3),
-		r.firstVersion(peerCompacted, 0.300))
+		r.firstVersion(peerCompacted, 0.300),
+		r.atMost(peerQuick, "cat", cold, 1.5),
+		r.atMost(peerQuick, "go build", cold, 1.3),
+		r.firstVersion(peerQuick, 0.300))
 	for _, peer := range []string{peerGofs, peerPassthrough} {
 		for _, f := range fioRuns() {
 			for _, jobs := range f.jobs {

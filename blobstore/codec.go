@@ -23,6 +23,7 @@ const (
 // encoders compress records. Safe for concurrent use.
 type encoders struct {
 	plain *zstd.Encoder // without a dictionary
+	quick *zstd.Encoder // for what is to be read quickly
 	// The quick levels find few of their matches in a dictionary of hundreds
 	// of KiB, this one most.
 	dict zstd.EncoderLevel
@@ -48,7 +49,13 @@ func newEncoders(l Level, n int) (*encoders, error) {
 	if err != nil {
 		return nil, err
 	}
-	return &encoders{plain: enc, dict: dict}, nil
+	// Without entropy coding, programs are decoded at 990 MB/s instead of 650, and
+	// take 44 % of their length instead of 39.
+	quick, err := newEncoder(zstd.SpeedBetterCompression, n, zstd.WithNoEntropyCompression(true), zstd.WithWindowSize(importWindow), zstd.WithLowerEncoderMem(true))
+	if err != nil {
+		return nil, err
+	}
+	return &encoders{plain: enc, quick: quick, dict: dict}, nil
 }
 
 // importWindow is at least as much as a chunk or group of an import has.
@@ -63,11 +70,18 @@ func newEncoder(l zstd.EncoderLevel, n int, more ...zstd.EOption) (*zstd.Encoder
 	}, more...)...)
 }
 
-func (e *encoders) Close() { e.plain.Close() }
+func (e *encoders) Close() {
+	e.plain.Close()
+	e.quick.Close()
+}
 
 // encode returns the stored form of plain.
-func (e *encoders) encode(plain []byte) (encoding, []byte) {
-	stored := e.plain.EncodeAll(plain, make([]byte, 0, len(plain)/2+1024))
+func (e *encoders) encode(plain []byte, quick bool) (encoding, []byte) {
+	enc := e.plain
+	if quick {
+		enc = e.quick
+	}
+	stored := enc.EncodeAll(plain, make([]byte, 0, len(plain)/2+1024))
 	if !worthIt(stored, plain) {
 		return encRaw, plain
 	}

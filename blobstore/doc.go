@@ -31,7 +31,8 @@
 //	 4  uint8   encoding, see below
 //	 5  uint8   kind: 0 data, 1 tree, 2 version
 //	 6  uint8   depth: 0 without bases, at most MaxDepth
-//	 7  uint8   effort: 0 as an import writes, else that of the compaction
+//	 7  uint8   effort: 0 as an import writes, 1 to 3 that of the compaction, 4 for
+//	            what is meant to be read quickly and so is left as it is
 //	 8  uint32  plain length, at most MaxRecord
 //	12  uint32  stored length, at most the plain length
 //	16  uint32  number of blobs n, 1 to MaxGroup

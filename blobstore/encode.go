@@ -19,6 +19,10 @@ type Effort uint8
 // MaxEffort is the largest that there is. An import's records have 0.
 const MaxEffort Effort = 3
 
+// quickEffort marks records that are meant to take room and to be read quickly:
+// a compaction leaves them as they are.
+const quickEffort = MaxEffort + 1
+
 // levels are what an effort means: the level of zstd and of a delta's streams,
 // and the positions that a delta tries.
 func (e Effort) levels() (zstd.EncoderLevel, delta.Options) {
@@ -98,6 +102,20 @@ func (v *View) Stored(id ID) (*Record, error) {
 	}
 	loc, _ := v.loc.Locate(id)
 	return &Record{Offset: loc.Record, header: h}, nil
+}
+
+// Whole returns the record that holds a blob, with its content, for a Writer's Copy.
+func (v *View) Whole(id ID) (*Record, error) {
+	h, err := v.header(id)
+	if err != nil {
+		return nil, err
+	}
+	loc, _ := v.loc.Locate(id)
+	p, err := v.pack(loc.Pack)
+	if err != nil {
+		return nil, err
+	}
+	return readStored(make([]byte, h.stored), p.f, loc.Record, h)
 }
 
 // EncodeProgram makes the record of a Go program, as a delta of bases where
@@ -233,6 +251,9 @@ func (h *header) record(stored []byte) *Record {
 
 // Effort is what the record was made with.
 func (r *Record) Effort() Effort { return Effort(r.header.effort) }
+
+// Quick says whether the record is one of a [Group] that was to be read quickly.
+func (r *Record) Quick() bool { return Effort(r.header.effort) == quickEffort }
 
 // IsProgram says whether the record holds one Go program, filtered.
 func (r *Record) IsProgram() bool { return r.header.enc.filtered() }

@@ -117,7 +117,7 @@ func FuzzDecode(f *testing.F) {
 		f.Fatal(err)
 	}
 	f.Add(stored, dict, uint32(len(plain)), uint8(encDict))
-	e, stored := enc.encode(text(1, 1000))
+	e, stored := enc.encode(text(1, 1000), false)
 	f.Add(stored, []byte(nil), uint32(1000), uint8(e))
 	f.Add([]byte("abc"), []byte(nil), uint32(3), uint8(encRaw))
 	f.Add(delta.Encode(nil, plain, [][]byte{dict}, delta.Options{}), dict, uint32(len(plain)), uint8(3))

@@ -164,7 +164,12 @@ func (r *Record) Bases() []ID { return r.header.bases }
 func (r *Record) Depth() int { return int(r.header.depth) }
 
 // Encoding names how it is stored.
-func (r *Record) Encoding() string { return r.header.enc.String() }
+func (r *Record) Encoding() string {
+	if r.Quick() {
+		return r.header.enc.String() + ", quick"
+	}
+	return r.header.enc.String()
+}
 
 // Blobs lists the record's blobs.
 func (r *Record) Blobs() []Member {
@@ -183,7 +188,7 @@ func (r *Record) Blobs() []Member {
 func (r *Record) Placed() []Placed {
 	ps := make([]Placed, len(r.header.blobs))
 	for i, m := range r.Blobs() {
-		ps[i] = Placed{m.ID, r.header.kind, Location{Record: r.Offset, Offset: m.Offset, Length: m.Length}, r.header.share(i)}
+		ps[i] = Placed{m.ID, r.header.kind, Location{Record: r.Offset, Offset: m.Offset, Length: m.Length}, r.header.share(i), r.Quick()}
 	}
 	return ps
 }

@@ -262,7 +262,7 @@ func TestBasesTooLarge(t *testing.T) {
 	}
 	defer enc.Close()
 	record := func(b []byte) rawRecord {
-		e, stored := enc.encode(b)
+		e, stored := enc.encode(b, false)
 		return rawRecord{header{enc: e, plain: uint32(len(b)), blobs: []member{{Sum(b), uint32(len(b))}}}, stored}
 	}
 	p := craft(t, dir, record(half), record(other), r)

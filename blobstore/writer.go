@@ -36,6 +36,9 @@ type Group struct {
 	// the largest of their depths, see View.Depth.
 	Bases []Blob
 	Depth int
+	// Quick groups are encoded for readers, take more room, and stay as they
+	// are when the store is compacted.
+	Quick bool
 }
 
 // Placed is where a writer put a blob; Location.Pack is not set.
@@ -44,6 +47,7 @@ type Placed struct {
 	Kind     Kind
 	Location Location
 	Stored   uint32 // the blob's share of its record, in bytes
+	Quick    bool   // its group was
 }
 
 // Pack is a finished pack.
@@ -184,7 +188,10 @@ func (j *job) encode(enc *encoders) {
 	if plain == nil {
 		plain = join(g.Blobs)
 	}
-	h.enc, j.stored = enc.encode(plain)
+	if g.Quick {
+		h.effort = uint8(quickEffort)
+	}
+	h.enc, j.stored = enc.encode(plain, g.Quick)
 	j.encodeBases(enc, plain)
 	h.stored = uint32(len(j.stored))
 	h.crc = crc32.Checksum(j.stored, castagnoli)

@@ -187,6 +187,40 @@ func TestCopy(t *testing.T) {
 	}
 }
 
+// A quick group is read as any other, and its record says that it is one.
+func TestQuick(t *testing.T) {
+	dir := t.TempDir()
+	quick, plain := group(text(3, 100_000)), group(text(4, 100_000))
+	quick.Quick = true
+	packs := store(t, dir, quick, plain)
+	refs, loc := number(packs, 1)
+	v := openView(t, dir, refs, loc)
+	for i, g := range []Group{quick, plain} {
+		b := g.Blobs[0]
+		r, err := v.Whole(b.ID)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if r.Quick() != g.Quick || packs[0].Blobs[i].Quick != g.Quick || r.Placed()[0].Quick != g.Quick || strings.HasSuffix(r.Encoding(), ", quick") != g.Quick {
+			t.Errorf("group %d: quick %v, %s, placed as %+v", i, r.Quick(), r.Encoding(), packs[0].Blobs[i])
+		}
+		if r.Size() > r.Plain()/2 {
+			t.Errorf("group %d: %d bytes of %d", i, r.Size(), r.Plain())
+		}
+		back, err := v.decode(t.Context(), r)
+		if err != nil || !bytes.Equal(back.Plain, b.Data) {
+			t.Errorf("group %d: its record decodes to something else, %v", i, err)
+		}
+		if err == nil {
+			back.Release()
+		}
+		checkBlob(t, v, b.Data)
+	}
+	if _, err := v.Whole(blob(text(5, 100)).ID); !errors.Is(err, ErrNotFound) {
+		t.Errorf("of a blob that is not there: %v", err)
+	}
+}
+
 func TestAddRefuses(t *testing.T) {
 	large := make([]byte, MaxRecord/2+1)
 	wrong := group([]byte("abc"))

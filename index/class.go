@@ -45,6 +45,20 @@ func ClassOf(path string) Class {
 	return ForBuild
 }
 
+// RunByBuilds says whether a file of a release, by its path, is a program that
+// every build runs, or with a test's vet every test.
+func RunByBuilds(path string) bool {
+	path = strings.TrimSuffix(path, ".exe")
+	if path == "bin/go" {
+		return true
+	}
+	tool, ok := strings.CutPrefix(path, "pkg/tool/")
+	_, name, _ := strings.Cut(tool, "/")
+	return ok && buildTools[name]
+}
+
+var buildTools = set("asm cgo compile link vet")
+
 func set(names string) map[string]bool {
 	m := map[string]bool{}
 	for name := range strings.FieldsSeq(names) {

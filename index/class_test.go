@@ -32,3 +32,22 @@ func TestClassOf(t *testing.T) {
 		}
 	}
 }
+
+func TestRunByBuilds(t *testing.T) {
+	for path, want := range map[string]bool{
+		"bin/go":                             true,
+		"bin/go.exe":                         true,
+		"bin/gofmt":                          false,
+		"pkg/tool/linux_amd64/compile":       true,
+		"pkg/tool/windows_arm64/compile.exe": true,
+		"pkg/tool/linux_amd64/vet":           true,
+		"pkg/tool/linux_amd64/pprof":         false,
+		"pkg/tool/compile":                   false,
+		"src/cmd/compile":                    false,
+		"":                                   false,
+	} {
+		if got := RunByBuilds(path); got != want {
+			t.Errorf("%s: %v, want %v", path, got, want)
+		}
+	}
+}

@@ -46,7 +46,7 @@ func (w *Writer) GC(ctx context.Context, o GCOptions) (*GCResult, error) {
 	for name, err := range view.Broken() {
 		return nil, fmt.Errorf("gc: pack %s: %w (gofs verify lists what it hits)", name, err)
 	}
-	c := &collection{writer: w, opts: o, snap: snap, view: view, live: map[blobstore.ID]bool{}, r: &GCResult{}}
+	c := &collection{writer: w, opts: o, snap: snap, view: view, live: map[blobstore.ID]bool{}, quick: map[blobstore.ID]bool{}, r: &GCResult{}}
 	if err := c.mark(ctx); err != nil {
 		return nil, fmt.Errorf("gc: %w", err)
 	}
@@ -73,6 +73,7 @@ type collection struct {
 	view   *blobstore.View
 	live   map[blobstore.ID]bool // what is kept
 	wanted map[blobstore.ID]bool // of it, what versions have
+	quick  map[blobstore.ID]bool // what is read from quick records
 	packs  []packUse
 	r      *GCResult
 }
@@ -109,14 +110,29 @@ func (c *collection) mark(ctx context.Context) error {
 		pack uint32
 		*blobstore.Record
 	}
-	var based []stored
+	var based, programs []stored
 	err := c.eachRecord(ctx, func(ref blobstore.PackRef, r *blobstore.Record) {
 		if len(r.Bases()) > 0 {
 			based = append(based, stored{ref.Number, r})
 		}
+		if r.IsProgram() && len(r.Blobs()) > 1 {
+			programs = append(programs, stored{ref.Number, r})
+		}
+		if r.Quick() {
+			for _, b := range r.Placed() {
+				c.quick[b.ID] = c.quick[b.ID] || c.here(ref.Number, b)
+			}
+		}
 	})
 	if err != nil {
 		return err
+	}
+	// A program that is stored quickly, too, stays: those of neighbouring releases
+	// that are still to come are deltas of it.
+	for _, r := range programs {
+		if !slices.ContainsFunc(r.Parts(), func(m blobstore.Member) bool { return !c.quick[m.ID] }) {
+			c.live[r.Blobs()[0].ID] = true
+		}
 	}
 	// Chains are at most MaxDepth long.
 	for range blobstore.MaxDepth {
@@ -257,6 +273,7 @@ func (c *collection) replace(ctx context.Context, change *Change, rewrite []pack
 	if change.Packs, err = w.Finish(); err != nil {
 		return err
 	}
+	KeepQuick(change.Packs, c.quick)
 	if err := ctx.Err(); err != nil {
 		return errors.Join(context.Cause(ctx), c.writer.Discard(change.Packs))
 	}
@@ -264,6 +281,15 @@ func (c *collection) replace(ctx context.Context, change *Change, rewrite []pack
 		return errors.Join(err, c.writer.Discard(change.Packs))
 	}
 	return c.removeDropped(change.Drop)
+}
+
+// KeepQuick has the blobs of a change stay in the quick records that they are read
+// from: a program that others are deltas of may be stored both ways, and then
+// its parts lie in two records.
+func KeepQuick(packs []blobstore.Pack, quick map[blobstore.ID]bool) {
+	for i := range packs {
+		packs[i].Blobs = slices.DeleteFunc(packs[i].Blobs, func(b blobstore.Placed) bool { return quick[b.ID] && !b.Quick })
+	}
 }
 
 // removeDropped removes the packs that the index does not name any more.

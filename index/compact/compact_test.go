@@ -407,6 +407,12 @@ func TestRandomWork(t *testing.T) {
 			collect(t, s)
 		default:
 			o := Options{Effort: blobstore.Effort(1 + r.IntN(2)), MaxDepth: 3 + r.IntN(5), MaxChain: 1 << (16 + r.IntN(8)), Rebase: r.IntN(3) == 0}
+			switch r.IntN(4) {
+			case 0:
+				o.Quick = []string{}
+			case 1, 2:
+				o.Quick = []string{have[r.IntN(len(have))]}
+			}
 			step = fmt.Sprintf("compact %+v", o)
 			run(t, s, o)
 		}

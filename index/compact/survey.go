@@ -24,6 +24,7 @@ type round struct {
 	files    map[fileKey]*stored // large files that are one record
 	limits   map[blobstore.ID]int
 	used     map[blobstore.ID]bool // blobs of versions, and programs as a whole
+	quick    map[blobstore.ID]bool // blobs that are read from quick records and stay there
 
 	total   int64 // plain bytes of all that is to do
 	made    []*blobstore.Record
@@ -39,7 +40,12 @@ func (r *round) lost(s *stored) bool {
 
 // sparse says whether a record is to be made anew.
 func (r *round) sparse(s *stored) bool {
-	return !r.c.opts.Rebase && !r.dense(s) || r.lost(s)
+	return !r.c.opts.Rebase && !r.dense(s) || r.lost(s) || r.slow(s)
+}
+
+// slow says whether a record is a quick one that need not be any more.
+func (r *round) slow(s *stored) bool {
+	return s.rec.Quick() && !r.quick[s.rec.Blobs()[0].ID]
 }
 
 // dense says whether a record is fit to be a base: it was made with the effort
@@ -129,6 +135,7 @@ func (r *round) survey(ctx context.Context) error {
 	r.files = map[fileKey]*stored{}
 	r.limits = map[blobstore.ID]int{}
 	r.used = map[blobstore.ID]bool{}
+	r.quick = map[blobstore.ID]bool{}
 	for _, ref := range r.snap.Packs {
 		if err := r.scan(ctx, ref); err != nil {
 			return err
@@ -148,6 +155,7 @@ func (r *round) survey(ctx context.Context) error {
 		r.use(t)
 	}
 	r.order()
+	r.slowDown()
 	return nil
 }
 
@@ -198,6 +206,12 @@ func (r *round) scan(ctx context.Context, ref blobstore.PackRef) error {
 			continue
 		}
 		r.stored[place{ref.Number, rec.Offset}] = s
+		if rec.Quick() {
+			for _, m := range rec.Blobs() {
+				r.quick[m.ID] = true
+			}
+			continue
+		}
 		if rec.Effort() > 0 {
 			key := keyOf(ids)
 			if old := r.files[key]; old == nil || old.rec.Effort() <= rec.Effort() {

@@ -1,0 +1,154 @@
+package compact
+
+import (
+	"context"
+	"errors"
+	"slices"
+
+	"gofs/blobstore"
+	"gofs/index"
+)
+
+// A program of a compacted store is decoded as a whole, with all that it is a
+// delta of: 90 MB for a compiler, 320 ms in which a build waits. So the programs
+// of releases in use can be stored once more, chunk by chunk as an import does.
+// The index has their chunks there; the record that has the program whole stays
+// for as long as others are deltas of it, by its own ID.
+
+// quickBlobs lists the blobs that are to lie in quick records.
+func (r *round) quickBlobs() []blobstore.ID {
+	var ids []blobstore.ID
+	seen := map[blobstore.ID]bool{}
+	for _, v := range r.versions {
+		if !slices.Contains(r.c.opts.Quick, v.version.Name) {
+			continue
+		}
+		_ = v.tree.Walk(func(path string, e *index.Entry) error {
+			// A program of one blob has the blob's ID, by which others are deltas of it.
+			if e.Kind != index.File || !index.RunByBuilds(path) || len(v.tree.Blobs(e)) < 2 {
+				return nil
+			}
+			for _, ref := range v.tree.Blobs(e) {
+				if !seen[ref.ID] {
+					seen[ref.ID] = true
+					ids = append(ids, ref.ID)
+				}
+			}
+			return nil
+		})
+	}
+	return ids
+}
+
+// slowDown forgets of the quick blobs those that need not be any more.
+func (r *round) slowDown() {
+	if r.c.opts.Quick == nil {
+		return
+	}
+	now := r.quick
+	r.quick = map[blobstore.ID]bool{}
+	for _, id := range r.quickBlobs() {
+		r.quick[id] = now[id]
+	}
+}
+
+// quicken sees to it that what is to be stored quickly is, and nothing else.
+func (c *compaction) quicken(ctx context.Context) error {
+	if c.opts.Quick == nil {
+		return nil
+	}
+	for range maxTries {
+		switch err := c.quickRound(ctx); {
+		case errors.Is(err, errMoved), errors.Is(err, blobstore.ErrSwept):
+		default:
+			return err
+		}
+	}
+	return errMoved
+}
+
+func (c *compaction) quickRound(ctx context.Context) error {
+	snap, view, err := c.store.OpenView(c.cache)
+	if err != nil {
+		return err
+	}
+	defer view.Close()
+	r := &round{c: c, snap: snap, view: view}
+	if err := r.survey(ctx); err != nil {
+		return err
+	}
+	ids := slices.DeleteFunc(r.quickBlobs(), func(id blobstore.ID) bool { return r.quick[id] || r.at(id) == nil })
+	for _, id := range ids {
+		loc, _ := snap.Locate(id)
+		r.total += int64(loc.Length)
+	}
+	out, err := blobstore.NewWriter(c.store.PackDir(), blobstore.WriterOptions{Workers: c.opts.Workers})
+	if err != nil {
+		return err
+	}
+	defer out.Abort()
+	for _, id := range r.slowPrograms() {
+		rec, err := view.Whole(id)
+		if err != nil {
+			return err
+		}
+		if err := out.Copy(ctx, rec); err != nil {
+			return err
+		}
+		r.made = append(r.made, rec.Header())
+		r.records++
+	}
+	for _, id := range ids {
+		b, err := view.Blob(ctx, id)
+		if err != nil {
+			return err
+		}
+		if err := out.Add(ctx, blobstore.Group{Blobs: []blobstore.Blob{{ID: id, Data: b}}, Quick: true}); err != nil {
+			return err
+		}
+		r.records++
+		r.plain += int64(len(b))
+		r.progress(r.total)
+	}
+	if r.records == 0 {
+		return nil
+	}
+	packs, err := out.Finish()
+	if err != nil {
+		return err
+	}
+	if err := r.commit(ctx, packs); err != nil {
+		return err
+	}
+	c.r.Records += r.records
+	c.r.Plain += r.plain
+	c.done += r.plain
+	return nil
+}
+
+// slowPrograms lists the programs that are read from quick records and need not be
+// any more, as a whole.
+func (r *round) slowPrograms() []blobstore.ID {
+	var ids []blobstore.ID
+	seen := map[blobstore.ID]bool{}
+	for _, v := range r.versions {
+		for i := range v.tree.Entries {
+			e := &v.tree.Entries[i]
+			if e.Kind != index.File || !slices.ContainsFunc(v.tree.Blobs(e), func(ref index.Ref) bool {
+				s := r.at(ref.ID)
+				return s != nil && r.slow(s)
+			}) {
+				continue
+			}
+			s := r.files[fileOf(v.tree, e)]
+			if s == nil || !s.rec.IsProgram() {
+				continue
+			}
+			if id := s.rec.Blobs()[0].ID; !seen[id] {
+				seen[id] = true
+				ids = append(ids, id)
+			}
+		}
+	}
+	return ids
+}

@@ -1,0 +1,197 @@
+package compact
+
+import (
+	"errors"
+	"maps"
+	"os"
+	"path/filepath"
+	"slices"
+	"strings"
+	"testing"
+
+	"gofs/blobstore"
+	"gofs/index"
+)
+
+// quickly lists the files of a version that are read from quick records, and counts
+// the parts of others that are, which they share with these.
+func quickly(t testing.TB, s *index.Store, name string) (paths []string, shared int) {
+	t.Helper()
+	snap, view, err := s.OpenView(blobstore.NewCache(0))
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer view.Close()
+	v, ok := snap.Find(name)
+	if !ok {
+		t.Fatalf("no version %s", name)
+	}
+	tree, err := snap.Tree(t.Context(), view, v)
+	if err != nil {
+		t.Fatal(err)
+	}
+	err = tree.Walk(func(path string, e *index.Entry) error {
+		quick := 0
+		for _, ref := range tree.Blobs(e) {
+			rec, err := view.Stored(ref.ID)
+			if err != nil {
+				return err
+			}
+			if rec.Quick() {
+				quick++
+			}
+		}
+		if n := len(tree.Blobs(e)); n > 0 && quick == n {
+			paths = append(paths, path)
+		} else {
+			shared += quick
+		}
+		return nil
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	return paths, shared
+}
+
+const tools = "pkg/tool/linux_amd64/"
+
+// What a build runs is stored quickly besides, until it is not wanted any more.
+func TestQuick(t *testing.T) {
+	s, want := newStore(t), map[string]content{}
+	for _, name := range []string{"1.22.0", "1.22.1", "1.23.0"} {
+		want[name] = makeRelease(t, name)
+		want[name][tools+"link"] = strings.Repeat("no program "+name, 50_000)
+		want[name][tools+"cgo"] = "in one blob"
+		put(t, s, name, want[name])
+	}
+	builders := []string{"bin/go", tools + "asm", tools + "compile", tools + "link"}
+	before := trees(t, s)
+	dense := run(t, s, Options{Quick: []string{}})
+	if got, shared := quickly(t, s, "1.22.0"); len(got)+shared > 0 {
+		t.Errorf("quick without being asked: %q", got)
+	}
+	r := run(t, s, Options{Quick: []string{"1.22.0"}})
+	if r.Records == 0 || r.After <= dense.After {
+		t.Errorf("nothing was added: %+v, dense %+v", r, dense)
+	}
+	check(t, s, want)
+	for name, quick := range map[string][]string{"1.22.0": builders, "1.22.1": nil, "1.23.0": nil} {
+		if got, _ := quickly(t, s, name); !slices.Equal(got, quick) {
+			t.Errorf("%s: quick are %q, want %q", name, got, quick)
+		}
+	}
+
+	// Whatever comes later leaves it as it is.
+	for _, o := range []Options{{}, {Rebase: true}, {Quick: []string{"1.22.0"}}} {
+		if again := run(t, s, o); again.Records != 0 || again.After != r.After {
+			t.Errorf("again with %+v: %+v", o, again)
+		}
+	}
+	if left := collect(t, s); left.Garbage+left.Removed+left.Rewritten != 0 {
+		t.Errorf("gc finds %+v", left)
+	}
+	if again := run(t, s, Options{Effort: 2}); again.Records == 0 {
+		t.Errorf("with more effort: %+v", again)
+	}
+	if got, _ := quickly(t, s, "1.22.0"); !slices.Equal(got, builders) {
+		t.Errorf("after a compaction with more effort quick are %q", got)
+	}
+	check(t, s, want)
+
+	// Others in its place, and none.
+	run(t, s, Options{Effort: 2, Quick: []string{"1.23.0", "1.22.1"}})
+	for name, quick := range map[string][]string{"1.22.0": nil, "1.22.1": builders, "1.23.0": builders} {
+		if got, _ := quickly(t, s, name); !slices.Equal(got, quick) {
+			t.Errorf("%s: quick are %q, want %q", name, got, quick)
+		}
+	}
+	check(t, s, want)
+	if last := run(t, s, Options{Effort: 2, Quick: []string{}}); last.After > dense.After+dense.After/50 {
+		t.Errorf("%d bytes in the end, %d before", last.After, dense.After)
+	}
+	for name := range want {
+		if got, shared := quickly(t, s, name); len(got)+shared > 0 {
+			t.Errorf("%s: quick are still %q and %d parts", name, got, shared)
+		}
+	}
+	check(t, s, want)
+	if now := trees(t, s); !maps.Equal(now, before) {
+		t.Errorf("trees and inodes are %v, were %v", now, before)
+	}
+	if _, err := Run(t.Context(), s, Options{Quick: []string{"1.22.0", "1.9"}}); !errors.Is(err, index.ErrNoVersion) {
+		t.Errorf("of a version that is not there: %v", err)
+	}
+}
+
+// The whole program stays beside its quick parts, for the deltas of others: those there
+// are and those to come. A gc that rewrites its pack leaves the parts where they are read.
+func TestQuickBase(t *testing.T) {
+	s, want := filled(t, "1.22.1", "1.22.2")
+	run(t, s, Options{Quick: []string{"1.22.1", "1.22.2"}})
+	builders := []string{"bin/go", tools + "asm", tools + "compile"}
+	base := func() blobstore.ID {
+		_, view, err := s.OpenView(blobstore.NewCache(0))
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer view.Close()
+		id := blobstore.Sum([]byte(want["1.22.2"]["bin/go"]))
+		if rec, err := view.Stored(id); err != nil || !rec.IsProgram() {
+			t.Errorf("the program as a whole: %v, %v", rec, err)
+		}
+		return id
+	}
+	base()
+	remove(t, s, "1.22.1")
+	delete(want, "1.22.1")
+	if r := collect(t, s); r.Rewritten == 0 {
+		t.Fatalf("nothing was rewritten: %+v", r)
+	}
+	id := base()
+	if got, _ := quickly(t, s, "1.22.2"); !slices.Equal(got, builders) {
+		t.Errorf("after gc quick are %q", got)
+	}
+	check(t, s, want)
+	if r := collect(t, s); r.Garbage+r.Removed+r.Rewritten != 0 {
+		t.Errorf("the next gc finds %+v", r)
+	}
+
+	want["1.22.0"] = makeRelease(t, "1.22.0")
+	put(t, s, "1.22.0", want["1.22.0"])
+	run(t, s, Options{})
+	check(t, s, want)
+	_, view, err := s.OpenView(blobstore.NewCache(0))
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer view.Close()
+	rec, err := view.Stored(blobstore.Sum([]byte(want["1.22.0"]["bin/go"])))
+	if err != nil || !slices.Contains(rec.Bases(), id) {
+		t.Errorf("the go command imported last is not a delta of the quick one: %v", err)
+	}
+
+	// The index that is made from the packs has them where they were.
+	before := treesOnly(t, s)
+	if err := os.Remove(filepath.Join(s.Dir(), "index.db")); err != nil {
+		t.Fatal(err)
+	}
+	if r, err := s.Rebuild(t.Context(), index.LockOptions{NoWait: true}, index.VerifyOptions{}); err != nil || !r.OK() {
+		t.Errorf("rebuild: %+v, %v", r, err)
+	}
+	check(t, s, want)
+	if now := treesOnly(t, s); !maps.Equal(now, before) {
+		t.Errorf("trees %v, before %v", now, before)
+	}
+	if got, _ := quickly(t, s, "1.22.2"); !slices.Equal(got, builders) {
+		t.Errorf("after rebuild quick are %q", got)
+	}
+
+	remove(t, s, "1.22.2")
+	delete(want, "1.22.2")
+	run(t, s, Options{Rebase: true})
+	check(t, s, want)
+	if r := collect(t, s); r.Garbage+r.Removed+r.Rewritten != 0 {
+		t.Errorf("gc after the quick version is gone: %+v", r)
+	}
+}
