@@ -298,6 +298,7 @@ func (r *Repair) Commit(ctx context.Context) (*RepairResult, error) {
 	if len(c.Packs) == 0 && len(c.Drop) == 0 {
 		return res, nil
 	}
+	r.keepQuick(&c)
 	for _, p := range c.Packs {
 		res.Stored += p.Size
 	}
@@ -308,6 +309,21 @@ func (r *Repair) Commit(ctx context.Context) (*RepairResult, error) {
 		return nil, errors.Join(err, r.lock.Discard(c.Packs))
 	}
 	return res, r.lock.Discard(old)
+}
+
+// keepQuick leaves in their quick records those blobs that are sound there: of their
+// programs it is the other record that was damaged.
+func (r *Repair) keepQuick(c *index.Change) {
+	quick := map[blobstore.ID]bool{}
+	for _, p := range c.Packs {
+		for _, b := range p.Blobs {
+			if loc, ok := r.snap.Locate(b.ID); ok && !r.packs[loc.Pack] {
+				rec, err := r.view.Stored(b.ID)
+				quick[b.ID] = err == nil && rec.Quick()
+			}
+		}
+	}
+	index.KeepQuick(c.Packs, quick)
 }
 
 // records mends the descriptions of versions, which the index has too.

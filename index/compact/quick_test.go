@@ -10,6 +10,7 @@ import (
 	"testing"
 
 	"gofs/blobstore"
+	"gofs/importer"
 	"gofs/index"
 )
 
@@ -193,5 +194,69 @@ func TestQuickBase(t *testing.T) {
 	check(t, s, want)
 	if r := collect(t, s); r.Garbage+r.Removed+r.Rewritten != 0 {
 		t.Errorf("gc after the quick version is gone: %+v", r)
+	}
+}
+
+// What is damaged of the dense records does not take the quick ones with it.
+func TestQuickRepair(t *testing.T) {
+	s, want := filled(t, "1.22.1", "1.22.2")
+	other, _ := filled(t, "1.22.1", "1.22.2")
+	run(t, s, Options{Quick: []string{"1.22.1"}})
+	snap, view, err := s.OpenView(blobstore.NewCache(0))
+	if err != nil {
+		t.Fatal(err)
+	}
+	id := blobstore.Sum([]byte(want["1.22.1"]["bin/go"]))
+	rec, err := view.Whole(id)
+	view.Close()
+	loc, ok := snap.Locate(id)
+	if err != nil || !ok {
+		t.Fatalf("no whole go command: %v", err)
+	}
+	for _, ref := range snap.Packs {
+		if ref.Number == loc.Pack {
+			damage(t, filepath.Join(s.PackDir(), ref.Name+blobstore.Suffix), loc.Record+rec.Size()-10)
+		}
+	}
+	if r, err := s.Verify(t.Context(), index.VerifyOptions{}); err != nil || r.OK() {
+		t.Fatalf("the damage is not seen: %+v, %v", r, err)
+	}
+	r, err := importer.NewRepair(t.Context(), s, index.LockOptions{NoWait: true})
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer r.Close()
+	if err := r.FromStore(t.Context(), other); err != nil {
+		t.Fatal(err)
+	}
+	if res, err := r.Commit(t.Context()); err != nil || res.Mended != res.Damaged {
+		t.Fatalf("%+v, %v", res, err)
+	}
+	if err := r.Close(); err != nil {
+		t.Fatal(err)
+	}
+	builders := []string{"bin/go", tools + "asm", tools + "compile"}
+	for range 2 {
+		check(t, s, want)
+		if got, _ := quickly(t, s, "1.22.1"); !slices.Equal(got, builders) {
+			t.Errorf("quick are %q", got)
+		}
+		run(t, s, Options{})
+	}
+}
+
+// damage changes a byte of a file.
+func damage(t testing.TB, name string, at int64) {
+	t.Helper()
+	b, err := os.ReadFile(name)
+	if err != nil {
+		t.Fatal(err)
+	}
+	b[at] ^= 1
+	if err := os.Remove(name); err != nil {
+		t.Fatal(err)
+	}
+	if err := os.WriteFile(name, b, 0o644); err != nil {
+		t.Fatal(err)
 	}
 }
