@@ -188,7 +188,7 @@ func (r *Record) Blobs() []Member {
 func (r *Record) Placed() []Placed {
 	ps := make([]Placed, len(r.header.blobs))
 	for i, m := range r.Blobs() {
-		ps[i] = Placed{m.ID, r.header.kind, Location{Record: r.Offset, Offset: m.Offset, Length: m.Length}, r.header.share(i), r.Quick()}
+		ps[i] = Placed{m.ID, r.header.kind, Location{Record: r.Offset, Offset: m.Offset, Length: m.Length}, r.header.share(i), r.Quick(), i == 0 && r.IsProgram()}
 	}
 	return ps
 }

@@ -48,6 +48,7 @@ type Placed struct {
 	Location Location
 	Stored   uint32 // the blob's share of its record, in bytes
 	Quick    bool   // its group was
+	Program  bool   // it is all of a program, of which others may be deltas by this ID
 }
 
 // Pack is a finished pack.

@@ -323,7 +323,7 @@ func (r *Repair) keepQuick(c *index.Change) {
 			}
 		}
 	}
-	index.KeepQuick(c.Packs, quick)
+	index.Settle(c.Packs, func(id blobstore.ID) bool { return quick[id] }, func(blobstore.ID) bool { return false })
 }
 
 // records mends the descriptions of versions, which the index has too.

@@ -46,7 +46,7 @@ func (w *Writer) GC(ctx context.Context, o GCOptions) (*GCResult, error) {
 	for name, err := range view.Broken() {
 		return nil, fmt.Errorf("gc: pack %s: %w (gofs verify lists what it hits)", name, err)
 	}
-	c := &collection{writer: w, opts: o, snap: snap, view: view, live: map[blobstore.ID]bool{}, quick: map[blobstore.ID]bool{}, r: &GCResult{}}
+	c := &collection{writer: w, opts: o, snap: snap, view: view, live: map[blobstore.ID]bool{}, r: &GCResult{}}
 	if err := c.mark(ctx); err != nil {
 		return nil, fmt.Errorf("gc: %w", err)
 	}
@@ -73,9 +73,10 @@ type collection struct {
 	view   *blobstore.View
 	live   map[blobstore.ID]bool // what is kept
 	wanted map[blobstore.ID]bool // of it, what versions have
-	quick  map[blobstore.ID]bool // what is read from quick records
-	packs  []packUse
-	r      *GCResult
+	// What is read from quick records, and the programs by their own IDs.
+	quick, programs map[blobstore.ID]bool
+	packs           []packUse
+	r               *GCResult
 }
 
 // packUse is how much of a pack is in use.
@@ -111,6 +112,7 @@ func (c *collection) mark(ctx context.Context) error {
 		*blobstore.Record
 	}
 	var based, programs []stored
+	c.quick, c.programs = map[blobstore.ID]bool{}, map[blobstore.ID]bool{}
 	err := c.eachRecord(ctx, func(ref blobstore.PackRef, r *blobstore.Record) {
 		if len(r.Bases()) > 0 {
 			based = append(based, stored{ref.Number, r})
@@ -118,9 +120,12 @@ func (c *collection) mark(ctx context.Context) error {
 		if r.IsProgram() && len(r.Blobs()) > 1 {
 			programs = append(programs, stored{ref.Number, r})
 		}
-		if r.Quick() {
+		if r.Quick() || r.IsProgram() {
 			for _, b := range r.Placed() {
-				c.quick[b.ID] = c.quick[b.ID] || c.here(ref.Number, b)
+				if c.lies(ref.Number, b) {
+					c.quick[b.ID] = b.Quick
+					c.programs[b.ID] = b.Program
+				}
 			}
 		}
 	})
@@ -130,7 +135,7 @@ func (c *collection) mark(ctx context.Context) error {
 	// A program that is stored quickly, too, stays: those of neighbouring releases
 	// that are still to come are deltas of it.
 	for _, r := range programs {
-		if !slices.ContainsFunc(r.Parts(), func(m blobstore.Member) bool { return !c.quick[m.ID] }) {
+		if !slices.ContainsFunc(r.Parts(), func(m blobstore.Member) bool { return !c.live[m.ID] || !c.quick[m.ID] }) {
 			c.live[r.Blobs()[0].ID] = true
 		}
 	}
@@ -189,8 +194,13 @@ func (c *collection) eachRecord(ctx context.Context, fn func(blobstore.PackRef, 
 
 // here says whether a blob of a record is in use and read from there.
 func (c *collection) here(pack uint32, b blobstore.Placed) bool {
+	return c.live[b.ID] && c.lies(pack, b)
+}
+
+// lies says whether a blob of a record is read from there.
+func (c *collection) lies(pack uint32, b blobstore.Placed) bool {
 	loc, ok := c.snap.Locate(b.ID)
-	return ok && c.live[b.ID] && loc.Pack == pack && loc.Record == b.Location.Record && loc.Offset == b.Location.Offset
+	return ok && loc.Pack == pack && loc.Record == b.Location.Record && loc.Offset == b.Location.Offset
 }
 
 // weigh finds out how much of each pack is in use. A blob's share of its
@@ -273,7 +283,7 @@ func (c *collection) replace(ctx context.Context, change *Change, rewrite []pack
 	if change.Packs, err = w.Finish(); err != nil {
 		return err
 	}
-	KeepQuick(change.Packs, c.quick)
+	Settle(change.Packs, func(id blobstore.ID) bool { return c.quick[id] }, func(id blobstore.ID) bool { return c.programs[id] })
 	if err := ctx.Err(); err != nil {
 		return errors.Join(context.Cause(ctx), c.writer.Discard(change.Packs))
 	}
@@ -283,12 +293,22 @@ func (c *collection) replace(ctx context.Context, change *Change, rewrite []pack
 	return c.removeDropped(change.Drop)
 }
 
-// KeepQuick has the blobs of a change stay in the quick records that they are read
-// from: a program that others are deltas of may be stored both ways, and then
-// its parts lie in two records.
-func KeepQuick(packs []blobstore.Pack, quick map[blobstore.ID]bool) {
+// Settle leaves out of packs those places of blobs that are not to be read from
+// there. A blob may be a part of several programs, a program itself, and in a
+// quick record besides. As a program it stays one, since others are deltas of it by
+// its ID; else it is read from its quick record, old or new. The functions tell what
+// a blob is read from before the packs are published.
+func Settle(packs []blobstore.Pack, quick, program func(blobstore.ID) bool) {
+	fresh := map[blobstore.ID]bool{}
+	for _, p := range packs {
+		for _, b := range p.Blobs {
+			fresh[b.ID] = fresh[b.ID] || b.Quick
+		}
+	}
 	for i := range packs {
-		packs[i].Blobs = slices.DeleteFunc(packs[i].Blobs, func(b blobstore.Placed) bool { return quick[b.ID] && !b.Quick })
+		packs[i].Blobs = slices.DeleteFunc(packs[i].Blobs, func(b blobstore.Placed) bool {
+			return !b.Program && (program(b.ID) || !b.Quick && (fresh[b.ID] || quick(b.ID)))
+		})
 	}
 }
 

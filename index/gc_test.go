@@ -314,3 +314,24 @@ func TestVerifyWhileCollecting(t *testing.T) {
 		t.Errorf("%+v, %v", r, err)
 	}
 }
+
+// A blob is read from one place of those that are published with it and before it.
+func TestSettle(t *testing.T) {
+	blob := func(id byte, offset int64, quick, program bool) blobstore.Placed {
+		return blobstore.Placed{ID: blobstore.ID{id}, Location: blobstore.Location{Record: offset}, Quick: quick, Program: program}
+	}
+	packs := []blobstore.Pack{
+		{Blobs: []blobstore.Placed{blob(1, 16, false, false), blob(2, 16, false, false), blob(3, 16, false, false), blob(4, 16, false, false), blob(5, 16, false, true)}},
+		{Blobs: []blobstore.Placed{blob(2, 99, true, false), blob(3, 99, true, false), blob(4, 99, true, false), blob(5, 99, false, false)}},
+	}
+	was := func(kind byte) func(blobstore.ID) bool { return func(id blobstore.ID) bool { return id[0] == kind } }
+	Settle(packs, func(id blobstore.ID) bool { return id[0] == 3 || id[0] == 5 }, was(4))
+	for i, want := range [][]blobstore.Placed{
+		{blob(1, 16, false, false), blob(5, 16, false, true)},
+		{blob(2, 99, true, false), blob(3, 99, true, false)},
+	} {
+		if !slices.Equal(packs[i].Blobs, want) {
+			t.Errorf("pack %d has %+v, want %+v", i, packs[i].Blobs, want)
+		}
+	}
+}

@@ -59,7 +59,7 @@ func (s *Store) Stats(ctx context.Context) (*Stats, error) {
 		return nil, err
 	}
 	defer view.Close()
-	c := &collection{writer: &Writer{store: s}, snap: snap, view: view, live: map[blobstore.ID]bool{}, quick: map[blobstore.ID]bool{}}
+	c := &collection{writer: &Writer{store: s}, snap: snap, view: view, live: map[blobstore.ID]bool{}}
 	if err := c.mark(ctx); err != nil {
 		return nil, err
 	}

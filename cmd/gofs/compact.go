@@ -32,8 +32,9 @@ there, and one that finds nothing to do ends at once.
 
 A program of a compacted store takes 30 to 200 ms to decode, so the first build
 after a start takes up to twice as long. --quick VERSION stores the programs
-that builds of that release run a second time, in a form that is read quickly
-and takes 24 MB. Later compactions leave it so, until --quick names others, or none.
+that builds of that release run a second time, in a form that is read quickly,
+some 24 MB a release. Later compactions leave it so, until --quick names others,
+or none.
 
 EXIT STATUS
   0  the store is compact
@@ -87,7 +88,10 @@ func quickVersions(s *index.Store, args []string) ([]string, error) {
 	if len(args) == 0 {
 		return nil, usagef("--quick names no version (none stands for that)")
 	}
-	if len(args) == 1 && args[0] == "none" {
+	if slices.Contains(args, "none") {
+		if len(args) > 1 {
+			return nil, usagef("--quick none goes with no version")
+		}
 		return names, nil
 	}
 	versions, err := s.Versions()

@@ -115,11 +115,9 @@ func Run(ctx context.Context, store *index.Store, o Options) (*Result, error) {
 			return nil, fmt.Errorf("compact: %w", err)
 		}
 	}
-	if err := c.quicken(ctx); err != nil {
-		return nil, fmt.Errorf("compact: %w", err)
-	}
+	quick := c.quicken(ctx)
 	// Also after a compaction that was interrupted before it came to this.
-	if err := c.sweep(ctx); err != nil {
+	if err := errors.Join(quick, c.sweep(ctx)); err != nil {
 		return nil, fmt.Errorf("compact: %w", err)
 	}
 	if o.Progress != nil {
@@ -234,7 +232,7 @@ func (r *round) commit(ctx context.Context, packs []blobstore.Pack) error {
 	if err != nil {
 		return errors.Join(err, lock.Discard(packs))
 	}
-	index.KeepQuick(packs, now.quick)
+	index.Settle(packs, func(id blobstore.ID) bool { return now.quick[id] }, now.isProgram)
 	if err := lock.Commit(index.Change{Packs: packs}); err != nil {
 		return errors.Join(err, lock.Discard(packs))
 	}
@@ -249,7 +247,7 @@ func (r *round) gains() bool {
 	var add func(id blobstore.ID)
 	add = func(id blobstore.ID) {
 		s := r.at(id)
-		if s == nil || seen[s] {
+		if s == nil || seen[s] || s.rec.Quick() { // that stays
 			return
 		}
 		seen[s] = true
@@ -313,6 +311,9 @@ func (r *round) check(ctx context.Context) (now *round, err error) {
 	moved := map[blobstore.ID]*blobstore.Record{}
 	for _, rec := range r.made {
 		for _, m := range rec.Blobs() {
+			if now.quick[m.ID] {
+				continue
+			}
 			if limit, ok := now.limits[m.ID]; ok && rec.Depth() > limit {
 				return nil, errMoved
 			}

@@ -112,7 +112,7 @@ func (r *round) limit(ids []blobstore.ID) int { return r.within(r.c.opts.MaxDept
 // within is limit where another depth is allowed.
 func (r *round) within(limit int, ids []blobstore.ID) int {
 	for _, id := range ids {
-		if l, ok := r.limits[id]; ok {
+		if l, ok := r.limits[id]; ok && !r.quick[id] { // what is quick stays where it is
 			limit = min(limit, l)
 		}
 	}
@@ -369,7 +369,7 @@ func (e *encoder) parts(ctx context.Context, f file, blobs []blobstore.Blob) (*b
 		}
 		for _, ref := range o.tree.Blobs(entry) {
 			s := e.at(ref.ID)
-			if s == nil || !e.dense(s) || s.rec.IsProgram() || s.rec.Depth() >= limit {
+			if s == nil || !e.dense(s) || s.rec.IsProgram() || s.rec.Quick() || s.rec.Depth() >= limit { // a program may take the place of quick records
 				continue
 			}
 			b, err := e.view.Blob(ctx, ref.ID)

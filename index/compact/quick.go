@@ -12,8 +12,8 @@ import (
 // A program of a compacted store is decoded as a whole, with all that it is a
 // delta of: 90 MB for a compiler, 320 ms in which a build waits. So the programs
 // of releases in use can be stored once more, chunk by chunk as an import does.
-// The index has their chunks there; the record that has the program whole stays
-// for as long as others are deltas of it, by its own ID.
+// The index has their chunks there; the record that has the program whole stays,
+// by its own ID, since others are deltas of it or will be.
 
 // quickBlobs lists the blobs that are to lie in quick records.
 func (r *round) quickBlobs() []blobstore.ID {
@@ -24,12 +24,11 @@ func (r *round) quickBlobs() []blobstore.ID {
 			continue
 		}
 		_ = v.tree.Walk(func(path string, e *index.Entry) error {
-			// A program of one blob has the blob's ID, by which others are deltas of it.
-			if e.Kind != index.File || !index.RunByBuilds(path) || len(v.tree.Blobs(e)) < 2 {
+			if e.Kind != index.File || !index.RunByBuilds(path) || len(v.tree.Blobs(e)) < 2 || e.Size > maxWhole {
 				return nil
 			}
 			for _, ref := range v.tree.Blobs(e) {
-				if !seen[ref.ID] {
+				if !seen[ref.ID] && !r.isProgram(ref.ID) {
 					seen[ref.ID] = true
 					ids = append(ids, ref.ID)
 				}
@@ -38,6 +37,13 @@ func (r *round) quickBlobs() []blobstore.ID {
 		})
 	}
 	return ids
+}
+
+// isProgram says whether a blob is read from the record of a program that it is all
+// of. It has to be, since others are deltas of that by its ID.
+func (r *round) isProgram(id blobstore.ID) bool {
+	s := r.at(id)
+	return s != nil && s.rec.IsProgram() && s.rec.Blobs()[0].ID == id
 }
 
 // slowDown forgets of the quick blobs those that need not be any more.
@@ -52,11 +58,9 @@ func (r *round) slowDown() {
 	}
 }
 
-// quicken sees to it that what is to be stored quickly is, and nothing else.
+// quicken sees to it that what is to be stored quickly is, and that no other program
+// is read from anything but its own record.
 func (c *compaction) quicken(ctx context.Context) error {
-	if c.opts.Quick == nil {
-		return nil
-	}
 	for range maxTries {
 		switch err := c.quickRound(ctx); {
 		case errors.Is(err, errMoved), errors.Is(err, blobstore.ErrSwept):
@@ -87,7 +91,7 @@ func (c *compaction) quickRound(ctx context.Context) error {
 		return err
 	}
 	defer out.Abort()
-	for _, id := range r.slowPrograms() {
+	for _, id := range r.astray() {
 		rec, err := view.Whole(id)
 		if err != nil {
 			return err
@@ -126,9 +130,10 @@ func (c *compaction) quickRound(ctx context.Context) error {
 	return nil
 }
 
-// slowPrograms lists the programs that are read from quick records and need not be
-// any more, as a whole.
-func (r *round) slowPrograms() []blobstore.ID {
+// astray lists the programs, as a whole, that have a record of their own but are read
+// from others: from quick ones that need not be any more, or from those of an import
+// or a repair, where their record had only been kept as a base.
+func (r *round) astray() []blobstore.ID {
 	var ids []blobstore.ID
 	seen := map[blobstore.ID]bool{}
 	for _, v := range r.versions {
@@ -136,12 +141,12 @@ func (r *round) slowPrograms() []blobstore.ID {
 			e := &v.tree.Entries[i]
 			if e.Kind != index.File || !slices.ContainsFunc(v.tree.Blobs(e), func(ref index.Ref) bool {
 				s := r.at(ref.ID)
-				return s != nil && r.slow(s)
+				return s != nil && r.sparse(s)
 			}) {
 				continue
 			}
 			s := r.files[fileOf(v.tree, e)]
-			if s == nil || !s.rec.IsProgram() {
+			if s == nil || !s.rec.IsProgram() || r.sparse(s) {
 				continue
 			}
 			if id := s.rec.Blobs()[0].ID; !seen[id] {

@@ -55,6 +55,22 @@ func quickly(t testing.TB, s *index.Store, name string) (paths []string, shared 
 	return paths, shared
 }
 
+// whole returns the record of a program as a whole.
+func whole(t testing.TB, s *index.Store, program string) *blobstore.Record {
+	t.Helper()
+	_, view, err := s.OpenView(blobstore.NewCache(0))
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer view.Close()
+	rec, err := view.Stored(blobstore.Sum([]byte(program)))
+	if err != nil || !rec.IsProgram() {
+		t.Errorf("program as a whole: %v, %v", rec, err)
+		return nil
+	}
+	return rec
+}
+
 const tools = "pkg/tool/linux_amd64/"
 
 // What a build runs is stored quickly besides, until it is not wanted any more.
@@ -98,6 +114,9 @@ func TestQuick(t *testing.T) {
 	if got, _ := quickly(t, s, "1.22.0"); !slices.Equal(got, builders) {
 		t.Errorf("after a compaction with more effort quick are %q", got)
 	}
+	if got := whole(t, s, want["1.22.0"]["bin/go"]); got == nil || got.Effort() != 2 {
+		t.Errorf("the whole go command was not encoded with more effort: %v", got)
+	}
 	check(t, s, want)
 
 	// Others in its place, and none.
@@ -131,25 +150,13 @@ func TestQuickBase(t *testing.T) {
 	s, want := filled(t, "1.22.1", "1.22.2")
 	run(t, s, Options{Quick: []string{"1.22.1", "1.22.2"}})
 	builders := []string{"bin/go", tools + "asm", tools + "compile"}
-	base := func() blobstore.ID {
-		_, view, err := s.OpenView(blobstore.NewCache(0))
-		if err != nil {
-			t.Fatal(err)
-		}
-		defer view.Close()
-		id := blobstore.Sum([]byte(want["1.22.2"]["bin/go"]))
-		if rec, err := view.Stored(id); err != nil || !rec.IsProgram() {
-			t.Errorf("the program as a whole: %v, %v", rec, err)
-		}
-		return id
-	}
-	base()
+	whole(t, s, want["1.22.2"]["bin/go"])
 	remove(t, s, "1.22.1")
 	delete(want, "1.22.1")
 	if r := collect(t, s); r.Rewritten == 0 {
 		t.Fatalf("nothing was rewritten: %+v", r)
 	}
-	id := base()
+	whole(t, s, want["1.22.2"]["bin/go"])
 	if got, _ := quickly(t, s, "1.22.2"); !slices.Equal(got, builders) {
 		t.Errorf("after gc quick are %q", got)
 	}
@@ -162,14 +169,8 @@ func TestQuickBase(t *testing.T) {
 	put(t, s, "1.22.0", want["1.22.0"])
 	run(t, s, Options{})
 	check(t, s, want)
-	_, view, err := s.OpenView(blobstore.NewCache(0))
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer view.Close()
-	rec, err := view.Stored(blobstore.Sum([]byte(want["1.22.0"]["bin/go"])))
-	if err != nil || !slices.Contains(rec.Bases(), id) {
-		t.Errorf("the go command imported last is not a delta of the quick one: %v", err)
+	if rec := whole(t, s, want["1.22.0"]["bin/go"]); rec == nil || !slices.Contains(rec.Bases(), blobstore.Sum([]byte(want["1.22.2"]["bin/go"]))) {
+		t.Error("the go command imported last is not a delta of the quick one")
 	}
 
 	// The index that is made from the packs has them where they were.
@@ -258,5 +259,116 @@ func damage(t testing.TB, name string, at int64) {
 	}
 	if err := os.WriteFile(name, b, 0o644); err != nil {
 		t.Fatal(err)
+	}
+}
+
+// A quick program that was a delta of one that is gone is made a delta of another, as any is.
+func TestQuickRebase(t *testing.T) {
+	s, want := filled(t, "1.22.0", "1.22.1", "1.22.2")
+	run(t, s, Options{Quick: []string{"1.22.0"}})
+	remove(t, s, "1.22.2")
+	delete(want, "1.22.2")
+	if kept := collect(t, s); kept.Bases == 0 {
+		t.Fatalf("nothing is kept as base: %+v", kept)
+	}
+	if r := run(t, s, Options{Rebase: true}); r.Bases != 0 || r.Records == 0 || r.After >= r.Before {
+		t.Errorf("%+v", r)
+	}
+	check(t, s, want)
+	if got, _ := quickly(t, s, "1.22.0"); len(got) != 3 {
+		t.Errorf("quick are %q", got)
+	}
+}
+
+// A quick release that is removed and comes back is as dense as any.
+func TestQuickAgain(t *testing.T) {
+	s, want := filled(t, "1.22.1", "1.22.2")
+	dense := run(t, s, Options{})
+	run(t, s, Options{Quick: []string{"1.22.2"}})
+	c := want["1.22.2"]
+	remove(t, s, "1.22.2")
+	delete(want, "1.22.2")
+	if r := collect(t, s); r.Bases == 0 {
+		t.Fatalf("its programs are no bases: %+v", r)
+	}
+	check(t, s, want)
+	want["1.22.2"] = c
+	put(t, s, "1.22.2", c)
+	// What is quick still are parts that 1.22.1 has, too.
+	if r := run(t, s, Options{}); r.After > dense.After+500_000 {
+		t.Errorf("%d bytes, %d before", r.After, dense.After)
+	}
+	if r := run(t, s, Options{Quick: []string{}}); r.After > dense.After+dense.After/50 {
+		t.Errorf("%d bytes, %d before", r.After, dense.After)
+	}
+	check(t, s, want)
+	if again := run(t, s, Options{}); again.Records != 0 {
+		t.Errorf("again: %+v", again)
+	}
+}
+
+// A file that is no program is no delta of a quick program: that could not be
+// made slow again.
+func TestQuickIsNoBase(t *testing.T) {
+	s, want := filled(t, "1.22.1")
+	run(t, s, Options{Quick: []string{"1.22.1"}})
+	c := makeRelease(t, "1.22.0")
+	broken := []byte(want["1.22.1"][tools+"asm"])
+	for i := 0; i < len(broken); i += part / 2 {
+		broken[i]++
+	}
+	c[tools+"asm"] = string(broken)
+	want["1.22.0"] = c
+	put(t, s, "1.22.0", c)
+	run(t, s, Options{})
+	check(t, s, want)
+	run(t, s, Options{Quick: []string{}})
+	check(t, s, want)
+}
+
+// A part of a program that is a program itself, and base of others, stays where these
+// look for it, whatever is made of the program that it is a part of.
+func TestProgramAsPart(t *testing.T) {
+	s, want := newStore(t), map[string]content{}
+	add := func(name string, c content) {
+		want[name] = c
+		put(t, s, name, c)
+	}
+	for _, name := range []string{"1.23.0", "1.23.1"} {
+		c := makeRelease(t, name)
+		c[single] = built(t, "single", name, "linux-amd64")
+		add(name, c)
+	}
+	run(t, s, Options{})
+	check(t, s, want)
+	base := want["1.23.1"][single]
+	if rec := whole(t, s, want["1.23.0"][single]); rec == nil || !slices.Contains(rec.Bases(), blobstore.Sum([]byte(base))) {
+		t.Fatal("the patch is no delta of the newest")
+	}
+	c := makeRelease(t, "1.22.0")
+	c[begins] = base + strings.Repeat("and more ", 1000)
+	add("1.22.0", c)
+	for _, o := range []Options{
+		{},
+		{Quick: []string{"1.22.0"}},
+		{Quick: []string{"1.22.0", "1.23.1"}, Effort: 2},
+		{Effort: 3},
+		{Quick: []string{}, Effort: 3},
+	} {
+		run(t, s, o)
+		check(t, s, want)
+		whole(t, s, base)
+		if again := run(t, s, o); again.Records != 0 {
+			t.Errorf("again with %+v: %+v", o, again)
+		}
+	}
+	// A gc that rewrites the pack of the program with the part.
+	remove(t, s, "1.23.0")
+	delete(want, "1.23.0")
+	collect(t, s)
+	check(t, s, want)
+	whole(t, s, base)
+	if again := run(t, s, Options{Effort: 3}); again.Records != 0 {
+		t.Errorf("again: %+v", again)
 	}
 }

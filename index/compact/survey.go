@@ -426,10 +426,15 @@ func (r *round) todo() (list []*work, left int64) {
 			}
 			seen[key] = true
 			blobs := v.tree.Blobs(e)
-			if !slices.ContainsFunc(blobs, func(ref index.Ref) bool {
+			sparse := slices.ContainsFunc(blobs, func(ref index.Ref) bool {
 				s := r.at(ref.ID)
 				return s != nil && r.sparse(s)
-			}) {
+			})
+			// A program whose parts are read from quick records is a base besides.
+			if s := r.files[key]; s != nil && r.quick[blobs[0].ID] {
+				sparse = sparse || r.sparse(s)
+			}
+			if !sparse {
 				return nil
 			}
 			f := file{path, e}
