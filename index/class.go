@@ -57,6 +57,13 @@ func RunByBuilds(path string) bool {
 	return ok && buildTools[name]
 }
 
+// ReadByBuilds says whether a file of a release, by its path, is one that the build of
+// some package on this machine may read: no test, nothing for other systems, and none
+// of the go command's own sources.
+func ReadByBuilds(path string) bool {
+	return ClassOf(path) == ForBuild && strings.HasPrefix(path, "src/") && !strings.HasPrefix(path, "src/cmd/")
+}
+
 var buildTools = set("asm cgo compile link vet")
 
 func set(names string) map[string]bool {

@@ -51,3 +51,20 @@ func TestRunByBuilds(t *testing.T) {
 		}
 	}
 }
+
+func TestReadByBuilds(t *testing.T) {
+	for path, want := range map[string]bool{
+		"src/fmt/print.go":      true,
+		"src/fmt/fmt_test.go":   false,
+		"src/os/dir_plan9.go":   false,
+		"src/cmd/go/main.go":    false,
+		"src/cmdline/x.go":      true,
+		"api/go1.1.txt":         false,
+		"test/fixedbugs/bug.go": false,
+		"VERSION":               false,
+	} {
+		if got := ReadByBuilds(path); got != want {
+			t.Errorf("%s: %v, want %v", path, got, want)
+		}
+	}
+}

@@ -363,7 +363,7 @@ func (c *collection) regroup(ctx context.Context, w *blobstore.Writer, r *blobst
 		}
 		g.Blobs = append(g.Blobs, blobstore.Blob{ID: d.Blobs[i].ID, Data: bytes.Clone(d.Bytes(i))})
 	}
-	if r.Effort() == 0 {
+	if g.Quick = r.Quick(); g.Quick || r.Effort() == 0 {
 		return w.Add(ctx, g)
 	}
 	if !r.IsProgram() {

@@ -31,10 +31,9 @@ moment and loses only the release under way; the next compact goes on from
 there, and one that finds nothing to do ends at once.
 
 A program of a compacted store takes 30 to 200 ms to decode, so the first build
-after a start takes up to twice as long. --quick VERSION stores the programs
-that builds of that release run a second time, in a form that is read quickly,
-some 24 MB a release. Later compactions leave it so, until --quick names others,
-or none.
+after a start takes up to twice as long. --quick VERSION stores what builds with
+that release run and read in a form that is read quickly, for some 28 MB a
+release. Later compactions leave it so, until --quick names others, or none.
 
 EXIT STATUS
   0  the store is compact
@@ -75,7 +74,7 @@ EXIT STATUS
 	cmd.Flags().IntVar(&level, "level", 2, "effort: 1 is quicker, 3 denser")
 	cmd.Flags().IntVar(&maxDepth, "max-depth", compact.DefaultMaxDepth, "follow at most `N` bases to read a file")
 	cmd.Flags().IntVar(&workers, "workers", 0, "encode `N` files at a time (0: one for each processor)")
-	cmd.Flags().StringSliceVar(&quick, "quick", nil, "store the programs of `VERSION`s to be read quickly, too, and of no others; or none")
+	cmd.Flags().StringSliceVar(&quick, "quick", nil, "store what builds with `VERSION`s need so that it is read quickly, and of no others; or none")
 	_ = cmd.RegisterFlagCompletionFunc("quick", g.completeVersions) // fails for a flag that is not there
 	cmd.Flags().BoolVar(&asJSON, "json", false, "print JSON")
 	return cmd

@@ -12,8 +12,8 @@
 // release, or of the same release for another system on the same architecture,
 // and of the go command and the compiler of its own, in the form of
 // package goprog. Small files are gathered by folder, with the files of the
-// same paths in a neighbouring release as bases. Programs of releases in use can
-// be stored in a form that is read quickly besides.
+// same paths in a neighbouring release as bases. What builds with a release in
+// use need can be stored in a form that is read quickly.
 package compact
 
 import (
@@ -50,8 +50,9 @@ type Options struct {
 	// that these need not be kept.
 	Rebase bool
 	// Quick names versions. The programs that their builds run are stored once more,
-	// to be read as quickly as those of an import: some 24 MB a release. Programs of
-	// others that were are not any more. If nil, all stays as it is.
+	// and the sources that these read without bases, to be read more quickly than
+	// out of an import: some 28 MB a release. What was so of others is not any
+	// more. If nil, all stays as it is.
 	Quick []string
 	// Workers encode at the same time. Default: GOMAXPROCS.
 	Workers int

@@ -85,7 +85,7 @@ func (e *encoder) addBase(g *group, f file, own blobstore.ID) {
 		}
 		id := o.tree.Blobs(entry)[0].ID
 		s := e.at(id)
-		if id == own || s == nil || !e.dense(s) || s.rec.Quick() || s.rec.Depth() >= limit {
+		if id == own || s == nil || !e.dense(s) || s.rec.Depth() >= limit {
 			continue
 		}
 		if !g.from[s] {
