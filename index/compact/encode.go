@@ -353,7 +353,7 @@ func (e *encoder) parts(ctx context.Context, f file, blobs []blobstore.Blob) (*b
 	var g blobstore.Group
 	var ids []blobstore.ID
 	for _, b := range blobs {
-		if s := e.at(b.ID); s != nil && e.sparse(s) && !slices.Contains(ids, b.ID) {
+		if e.sparseAt(b.ID) && !slices.Contains(ids, b.ID) {
 			g.Blobs = append(g.Blobs, b)
 			ids = append(ids, b.ID)
 		}

@@ -175,10 +175,7 @@ func (r *round) astray() []blobstore.ID {
 	for _, v := range r.versions {
 		for i := range v.tree.Entries {
 			e := &v.tree.Entries[i]
-			if e.Kind != index.File || !slices.ContainsFunc(v.tree.Blobs(e), func(ref index.Ref) bool {
-				s := r.at(ref.ID)
-				return s != nil && r.sparse(s)
-			}) {
+			if e.Kind != index.File || !slices.ContainsFunc(v.tree.Blobs(e), func(ref index.Ref) bool { return r.sparseAt(ref.ID) }) {
 				continue
 			}
 			s := r.files[fileOf(v.tree, e)]

@@ -40,12 +40,14 @@ func (r *round) lost(s *stored) bool {
 
 // sparse says whether a record is to be made anew.
 func (r *round) sparse(s *stored) bool {
-	return !r.c.opts.Rebase && !r.dense(s) || r.lost(s) || r.slow(s)
+	return !r.c.opts.Rebase && !r.dense(s) || r.lost(s)
 }
 
-// slow says whether a record is a quick one that need not be any more.
-func (r *round) slow(s *stored) bool {
-	return s.rec.Quick() && !r.quick[s.rec.Blobs()[0].ID]
+// sparseAt says whether a blob is to be stored anew: with its record, or out of a
+// quick one in which it need not be any more.
+func (r *round) sparseAt(id blobstore.ID) bool {
+	s := r.at(id)
+	return s != nil && (r.sparse(s) || s.rec.Quick() && !r.quick[id])
 }
 
 // dense says whether a record is fit to be a base: it was made with the effort
@@ -426,10 +428,7 @@ func (r *round) todo() (list []*work, left int64) {
 			}
 			seen[key] = true
 			blobs := v.tree.Blobs(e)
-			sparse := slices.ContainsFunc(blobs, func(ref index.Ref) bool {
-				s := r.at(ref.ID)
-				return s != nil && r.sparse(s)
-			})
+			sparse := slices.ContainsFunc(blobs, func(ref index.Ref) bool { return r.sparseAt(ref.ID) })
 			// A program whose parts are read from quick records is a base besides.
 			if s := r.files[key]; s != nil && r.quick[blobs[0].ID] {
 				sparse = sparse || r.sparse(s)
