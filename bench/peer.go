@@ -56,8 +56,8 @@ func (b *bench) allPeers() []*peer {
 		b.gofsPeer(peerGofs, "the store of all releases, mounted", b.store),
 		b.gofsPeer(peerPassthrough, "the same, --hot tmpfs --io passthrough", b.store, "--hot=tmpfs", "--io=passthrough"),
 		b.gofsPeer(peerHot, "the same, --hot DIR, which a mount before has filled", b.store, "--hot="+b.path("hot")),
-		b.compactedPeer(),
-		b.quickPeer(),
+		b.compactedPeer(peerCompacted, "the same after gofs compact", compactedFolder),
+		b.compactedPeer(peerQuick, "the same after gofs compact --quick "+b.release, "quick", "--quick", b.release),
 		{Name: peerDisk, b: b, What: fsType(b.work) + ", unpacked with tar", base: b.tree()},
 		b.kernelPeer("tmpfs", "tmpfs, unpacked", nil, func(ctx context.Context, dir string) error {
 			if err := b.run(ctx, "mount", "-t", "tmpfs", "tmpfs", dir); err != nil {
@@ -126,25 +126,13 @@ func (b *bench) gofsPeer(name, what, store string, args ...string) *peer {
 	return p
 }
 
-// compactedPeer takes ten minutes to prepare.
-func (b *bench) compactedPeer() *peer {
-	store := b.path("compacted")
-	p := b.gofsPeer(peerCompacted, "the same after gofs compact", store)
+// compactedPeer takes ten minutes to prepare, but for one whose store can be made
+// of that of another.
+func (b *bench) compactedPeer(name, what, folder string, args ...string) *peer {
+	store := b.path(folder)
+	p := b.gofsPeer(name, what, store)
 	p.make = func(ctx context.Context) error {
-		if err := b.run(ctx, "cp", "-a", b.store, store); err != nil {
-			return err
-		}
-		return b.run(ctx, b.gofs, "--store", store, "-q", "compact")
-	}
-	return p
-}
-
-// quickPeer comes after compactedPeer, whose store it takes where there is one.
-func (b *bench) quickPeer() *peer {
-	store := b.path("quick")
-	p := b.gofsPeer(peerQuick, "the same after gofs compact --quick "+b.release, store)
-	p.make = func(ctx context.Context) error {
-		from := b.path("compacted")
+		from := b.path(compactedFolder)
 		if _, err := os.Stat(from); errors.Is(err, os.ErrNotExist) {
 			from = b.store
 		} else if err != nil {
@@ -153,10 +141,13 @@ func (b *bench) quickPeer() *peer {
 		if err := b.run(ctx, "cp", "-a", from, store); err != nil {
 			return err
 		}
-		return b.run(ctx, b.gofs, "--store", store, "-q", "compact", "--quick", b.release)
+		return b.run(ctx, b.gofs, append([]string{"--store", store, "-q", "compact"}, args...)...)
 	}
 	return p
 }
+
+// compactedFolder has the store of peerCompacted.
+const compactedFolder = "compacted"
 
 func (b *bench) kernelPeer(name, what string, makeImage []string, mount func(ctx context.Context, dir string) error) *peer {
 	p := &peer{Name: name, What: what, b: b, base: b.path("m", name)}

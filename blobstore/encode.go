@@ -55,10 +55,11 @@ func Filter(plain []byte) ([]byte, bool) {
 // Program returns the filtered form of a program of the store. The error is
 // ErrNotFound where the blob is no program of its own record.
 func (v *View) Program(ctx context.Context, id ID) (*Program, error) {
-	h, err := v.header(id)
+	r, err := v.Stored(id)
 	if err != nil {
 		return nil, err
 	}
+	h := r.header
 	if !h.enc.filtered() || h.blobs[0].id != id {
 		return nil, fmt.Errorf("program %s: %w", id, ErrNotFound)
 	}
@@ -81,41 +82,36 @@ func (v *View) Program(ctx context.Context, id ID) (*Program, error) {
 	return &Program{id, bytes.Clone(b[0]), int(h.depth)}, nil
 }
 
-// header reads the header of the record that holds a blob.
-func (v *View) header(id ID) (*header, error) {
+// find returns where the record lies that holds a blob.
+func (v *View) find(id ID) (*openPack, Location, error) {
 	loc, ok := v.loc.Locate(id)
 	if !ok {
-		return nil, fmt.Errorf("blob %s: %w", id, ErrNotFound)
+		return nil, loc, fmt.Errorf("blob %s: %w", id, ErrNotFound)
 	}
 	p, err := v.pack(loc.Pack)
-	if err != nil {
-		return nil, err
-	}
-	return readHeader(p.f, loc.Record, p.ref.Size)
+	return p, loc, err
 }
 
 // Stored returns the record that holds a blob without its content.
 func (v *View) Stored(id ID) (*Record, error) {
-	h, err := v.header(id)
+	p, loc, err := v.find(id)
 	if err != nil {
 		return nil, err
 	}
-	loc, _ := v.loc.Locate(id)
+	h, err := readHeader(p.f, loc.Record, p.ref.Size)
+	if err != nil {
+		return nil, err
+	}
 	return &Record{Offset: loc.Record, header: h}, nil
 }
 
 // Whole returns the record that holds a blob, with its content, for a Writer's Copy.
 func (v *View) Whole(id ID) (*Record, error) {
-	h, err := v.header(id)
+	p, loc, err := v.find(id)
 	if err != nil {
 		return nil, err
 	}
-	loc, _ := v.loc.Locate(id)
-	p, err := v.pack(loc.Pack)
-	if err != nil {
-		return nil, err
-	}
-	return readStored(make([]byte, h.stored), p.f, loc.Record, h)
+	return readRecord(p.f, loc.Record, p.ref.Size)
 }
 
 // EncodeProgram makes the record of a Go program, as a delta of bases where

@@ -97,16 +97,11 @@ func quickVersions(s *index.Store, args []string) ([]string, error) {
 	if err != nil {
 		return nil, err
 	}
-	for _, arg := range args {
-		v, ok := index.Resolve(versions, arg)
-		if !ok {
-			return nil, notInStore(arg)
-		}
-		if !slices.Contains(names, v.Name) {
-			names = append(names, v.Name)
-		}
+	list, err := findVersions(versions, args)
+	for _, v := range list {
+		names = append(names, v.Name)
 	}
-	return names, nil
+	return names, err
 }
 
 // compactMemory is what the garbage collector keeps a compaction below, if it

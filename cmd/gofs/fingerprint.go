@@ -95,7 +95,7 @@ func fingerprintVersions(ctx context.Context, g *globals, names []string) ([]*im
 		return nil, err
 	}
 	defer view.Close()
-	versions, err := findVersions(snap, names)
+	versions, err := findVersions(snap.Versions, names)
 	if err != nil {
 		return nil, err
 	}

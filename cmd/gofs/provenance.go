@@ -32,7 +32,7 @@ func proveVersions(cmd *cobra.Command, g *globals, s *index.Store, names []strin
 		return err
 	}
 	defer view.Close()
-	versions, err := findVersions(snap, names)
+	versions, err := findVersions(snap.Versions, names)
 	if err != nil {
 		return err
 	}
@@ -83,18 +83,18 @@ func proveOne(ctx context.Context, db *provenance.Database, snap *index.Snapshot
 }
 
 // findVersions finds versions by their names and aliases, all for none.
-func findVersions(snap *index.Snapshot, names []string) ([]*index.Version, error) {
+func findVersions(versions []index.Version, names []string) ([]*index.Version, error) {
 	var list []*index.Version
 	for _, name := range names {
-		v, ok := snap.Find(name)
+		v, ok := index.Resolve(versions, name)
 		if !ok {
 			return nil, notInStore(name)
 		}
 		list = append(list, v)
 	}
 	if len(names) == 0 {
-		for i := range snap.Versions {
-			list = append(list, &snap.Versions[i])
+		for i := range versions {
+			list = append(list, &versions[i])
 		}
 	}
 	return list, nil

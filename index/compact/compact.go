@@ -111,14 +111,15 @@ func Run(ctx context.Context, store *index.Store, o Options) (*Result, error) {
 	if c.r.Before, err = store.Size(); err != nil {
 		return nil, err
 	}
-	for more := true; more; {
-		if more, err = c.round(ctx); err != nil {
-			return nil, fmt.Errorf("compact: %w", err)
-		}
+	for more := true; more && err == nil; {
+		more, err = c.round(ctx)
 	}
-	quick := c.quicken(ctx)
-	// Also after a compaction that was interrupted before it came to this.
-	if err := errors.Join(quick, c.sweep(ctx)); err != nil {
+	// Also after a compaction that was interrupted before it came to this, or in
+	// which others were in the way of what is quick.
+	if err == nil || errors.Is(err, errMoved) {
+		err = errors.Join(err, c.sweep(ctx))
+	}
+	if err != nil {
 		return nil, fmt.Errorf("compact: %w", err)
 	}
 	if o.Progress != nil {
@@ -156,6 +157,7 @@ type compaction struct {
 	cache *blobstore.Cache
 	trees map[blobstore.ID]*index.Tree
 	tried map[string]int // rounds that a version has had
+	last  int            // rounds that had nothing to do but what is quick
 	done  int64          // plain bytes of the rounds that are over
 	r     *Result
 }
@@ -183,7 +185,7 @@ func (c *compaction) round(ctx context.Context) (more bool, err error) {
 	}
 	work, left := r.next()
 	if work == nil {
-		return false, nil
+		return c.lastRound(ctx, r)
 	}
 	c.tried[work.version.Name]++
 	r.total = left
@@ -210,10 +212,15 @@ func (c *compaction) round(ctx context.Context) (more bool, err error) {
 		return false, err
 	}
 	c.r.Rounds++
-	c.r.Records += r.records
-	c.r.Plain += r.plain
-	c.done += r.plain
+	r.count()
 	return true, nil
+}
+
+// count adds what a round has done.
+func (r *round) count() {
+	r.c.r.Records += r.records
+	r.c.r.Plain += r.plain
+	r.c.done += r.plain
 }
 
 // commit publishes the packs if what they need is still there.

@@ -31,22 +31,28 @@ func (e *encoder) groups(ctx context.Context) error {
 	groups := e.gather()
 	return e.inOrder(ctx, len(groups), func(ctx context.Context, i int) (*blobstore.Record, error) {
 		g := blobstore.Group{Depth: groups[i].depth}
-		for _, id := range groups[i].blobs {
-			b, err := e.view.Blob(ctx, id)
-			if err != nil {
-				return nil, err
-			}
-			g.Blobs = append(g.Blobs, blobstore.Blob{ID: id, Data: b})
+		var err error
+		if g.Blobs, err = e.blobs(ctx, groups[i].blobs); err != nil {
+			return nil, err
 		}
-		for _, id := range groups[i].bases {
-			b, err := e.view.Blob(ctx, id)
-			if err != nil {
-				return nil, err
-			}
-			g.Bases = append(g.Bases, blobstore.Blob{ID: id, Data: b})
+		if g.Bases, err = e.blobs(ctx, groups[i].bases); err != nil {
+			return nil, err
 		}
 		return blobstore.EncodeGroup(e.c.opts.Effort, g)
 	})
+}
+
+// blobs reads blobs.
+func (r *round) blobs(ctx context.Context, ids []blobstore.ID) ([]blobstore.Blob, error) {
+	var list []blobstore.Blob
+	for _, id := range ids {
+		b, err := r.view.Blob(ctx, id)
+		if err != nil {
+			return nil, err
+		}
+		list = append(list, blobstore.Blob{ID: id, Data: b})
+	}
+	return list, nil
 }
 
 // gather plans the groups: files of a class in the order of the tree.

@@ -20,14 +20,14 @@ import (
 // stored twice but moved to groups without bases, which others may have as bases.
 
 // quickGroups lists the blobs that are to lie in quick records, as these group them.
-func (r *round) quickGroups() [][]index.Ref {
-	var groups [][]index.Ref
+func (r *round) quickGroups() [][]blobstore.ID {
+	var groups [][]blobstore.ID
 	seen := map[blobstore.ID]bool{}
 	for _, v := range r.versions {
 		if !slices.Contains(r.c.opts.Quick, v.version.Name) {
 			continue
 		}
-		var small []index.Ref
+		var small []blobstore.ID
 		size := int64(0)
 		_ = v.tree.Walk(func(path string, e *index.Entry) error {
 			if e.Kind != index.File || e.Size == 0 || e.Size > maxWhole {
@@ -45,14 +45,14 @@ func (r *round) quickGroups() [][]index.Ref {
 				}
 				seen[ref.ID] = true
 				if !isSmall {
-					groups = append(groups, []index.Ref{ref})
+					groups = append(groups, []blobstore.ID{ref.ID})
 					continue
 				}
 				if size+int64(ref.Length) > groupSize[index.ForBuild] || len(small) == blobstore.MaxGroup {
 					groups = append(groups, small)
 					small, size = nil, 0
 				}
-				small = append(small, ref)
+				small = append(small, ref.ID)
 				size += int64(ref.Length)
 			}
 			return nil
@@ -71,57 +71,61 @@ func (r *round) isProgram(id blobstore.ID) bool {
 	return s != nil && s.rec.IsProgram() && s.rec.Blobs()[0].ID == id
 }
 
-// slowDown forgets of the quick blobs those that need not be any more.
-func (r *round) slowDown() {
+// planQuick lists what is to be quick, and forgets of what is so far what need not be
+// any more.
+func (r *round) planQuick() {
 	if r.c.opts.Quick == nil {
 		return
 	}
+	r.wanted = r.quickGroups()
 	now := r.quick
 	r.quick = map[blobstore.ID]bool{}
-	for _, g := range r.quickGroups() {
-		for _, ref := range g {
-			r.quick[ref.ID] = now[ref.ID]
+	for _, ids := range r.wanted {
+		for _, id := range ids {
+			r.quick[id] = now[id]
 		}
 	}
+}
+
+// lastRound does what is left when no version has anything to encode, and reports
+// whether there may be more to do.
+func (c *compaction) lastRound(ctx context.Context, r *round) (more bool, err error) {
+	c.last++
+	err = r.quicken(ctx)
+	if errors.Is(err, errMoved) || errors.Is(err, blobstore.ErrSwept) {
+		if c.last < maxTries {
+			return true, nil
+		}
+		err = errMoved
+	}
+	return false, err
 }
 
 // quicken sees to it that what is to be stored quickly is, and that no other program
 // is read from anything but its own record.
-func (c *compaction) quicken(ctx context.Context) error {
-	for range maxTries {
-		switch err := c.quickRound(ctx); {
-		case errors.Is(err, errMoved), errors.Is(err, blobstore.ErrSwept):
-		default:
-			return err
+func (r *round) quicken(ctx context.Context) error {
+	var groups [][]blobstore.ID
+	for _, ids := range r.wanted {
+		ids = slices.DeleteFunc(ids, func(id blobstore.ID) bool { return r.quick[id] || r.at(id) == nil })
+		if len(ids) > 0 {
+			groups = append(groups, ids)
+		}
+		for _, id := range ids {
+			loc, _ := r.snap.Locate(id)
+			r.total += int64(loc.Length)
 		}
 	}
-	return errMoved
-}
-
-func (c *compaction) quickRound(ctx context.Context) error {
-	snap, view, err := c.store.OpenView(c.cache)
-	if err != nil {
-		return err
+	programs := r.astray()
+	if len(groups)+len(programs) == 0 {
+		return nil
 	}
-	defer view.Close()
-	r := &round{c: c, snap: snap, view: view}
-	if err := r.survey(ctx); err != nil {
-		return err
-	}
-	groups := r.quickGroups()
-	for i := range groups {
-		groups[i] = slices.DeleteFunc(groups[i], func(ref index.Ref) bool { return r.quick[ref.ID] || r.at(ref.ID) == nil })
-		for _, ref := range groups[i] {
-			r.total += int64(ref.Length)
-		}
-	}
-	out, err := blobstore.NewWriter(c.store.PackDir(), blobstore.WriterOptions{Workers: c.opts.Workers})
+	out, err := blobstore.NewWriter(r.c.store.PackDir(), blobstore.WriterOptions{Workers: r.c.opts.Workers})
 	if err != nil {
 		return err
 	}
 	defer out.Abort()
-	for _, id := range r.astray() {
-		rec, err := view.Whole(id)
+	for _, id := range programs {
+		rec, err := r.view.Whole(id)
 		if err != nil {
 			return err
 		}
@@ -131,27 +135,19 @@ func (c *compaction) quickRound(ctx context.Context) error {
 		r.made = append(r.made, rec.Header())
 		r.records++
 	}
-	for _, refs := range groups {
-		if len(refs) == 0 {
-			continue
-		}
+	for _, ids := range groups {
 		g := blobstore.Group{Quick: true}
-		for _, ref := range refs {
-			b, err := view.Blob(ctx, ref.ID)
-			if err != nil {
-				return err
-			}
-			g.Blobs = append(g.Blobs, blobstore.Blob{ID: ref.ID, Data: b})
-			r.plain += int64(len(b))
+		if g.Blobs, err = r.blobs(ctx, ids); err != nil {
+			return err
 		}
 		if err := out.Add(ctx, g); err != nil {
 			return err
 		}
+		for _, b := range g.Blobs {
+			r.plain += int64(len(b.Data))
+		}
 		r.records++
 		r.progress(r.total)
-	}
-	if r.records == 0 {
-		return nil
 	}
 	packs, err := out.Finish()
 	if err != nil {
@@ -160,9 +156,7 @@ func (c *compaction) quickRound(ctx context.Context) error {
 	if err := r.commit(ctx, packs); err != nil {
 		return err
 	}
-	c.r.Records += r.records
-	c.r.Plain += r.plain
-	c.done += r.plain
+	r.count()
 	return nil
 }
 

@@ -94,6 +94,15 @@ func TestQuick(t *testing.T) {
 		want[name][tools+"cgo"] = "in one blob"
 		put(t, s, name, want[name])
 	}
+	are := func(versions map[string]bool) {
+		t.Helper()
+		for name, quick := range versions {
+			got, _ := quickly(t, s, name)
+			if quick && !slices.Equal(got, forBuilds(want[name])) || !quick && slices.ContainsFunc(got, index.RunByBuilds) {
+				t.Errorf("%s: to be quick %v, are %q", name, quick, got)
+			}
+		}
+	}
 	before := trees(t, s)
 	dense := run(t, s, Options{Quick: []string{}})
 	if got, shared := quickly(t, s, "1.22.0"); len(got)+shared > 0 {
@@ -104,12 +113,7 @@ func TestQuick(t *testing.T) {
 		t.Errorf("nothing was added: %+v, dense %+v", r, dense)
 	}
 	check(t, s, want)
-	for name, quick := range map[string]bool{"1.22.0": true, "1.22.1": false, "1.23.0": false} {
-		got, _ := quickly(t, s, name)
-		if quick && !slices.Equal(got, forBuilds(want[name])) || !quick && slices.ContainsFunc(got, index.RunByBuilds) {
-			t.Errorf("%s: to be quick %v, are %q", name, quick, got)
-		}
-	}
+	are(map[string]bool{"1.22.0": true, "1.22.1": false, "1.23.0": false})
 
 	// Whatever comes later leaves it as it is.
 	for _, o := range []Options{{}, {Rebase: true}, {Quick: []string{"1.22.0"}}} {
@@ -136,12 +140,7 @@ func TestQuick(t *testing.T) {
 	if r := run(t, s, Options{Effort: 2, Quick: []string{"1.23.0", "1.22.1"}}); r.Rounds > 1 {
 		t.Errorf("%d rounds: %+v", r.Rounds, r)
 	}
-	for name, quick := range map[string]bool{"1.22.0": false, "1.22.1": true, "1.23.0": true} {
-		got, _ := quickly(t, s, name)
-		if quick && !slices.Equal(got, forBuilds(want[name])) || !quick && slices.ContainsFunc(got, index.RunByBuilds) {
-			t.Errorf("%s: to be quick %v, are %q", name, quick, got)
-		}
-	}
+	are(map[string]bool{"1.22.0": false, "1.22.1": true, "1.23.0": true})
 	check(t, s, want)
 	if last := run(t, s, Options{Effort: 2, Quick: []string{}}); last.After > dense.After+dense.After/50 {
 		t.Errorf("%d bytes in the end, %d before", last.After, dense.After)

@@ -25,6 +25,7 @@ type round struct {
 	limits   map[blobstore.ID]int
 	used     map[blobstore.ID]bool // blobs of versions, and programs as a whole
 	quick    map[blobstore.ID]bool // blobs that are read from quick records and stay there
+	wanted   [][]blobstore.ID      // blobs that are to be, as their records group them
 
 	total   int64 // plain bytes of all that is to do
 	made    []*blobstore.Record
@@ -157,7 +158,7 @@ func (r *round) survey(ctx context.Context) error {
 		r.use(t)
 	}
 	r.order()
-	r.slowDown()
+	r.planQuick()
 	return nil
 }
 
