@@ -66,8 +66,10 @@ func NewRepair(ctx context.Context, store *index.Store, lo index.LockOptions) (_
 		return nil, err
 	}
 	r.found = len(r.damaged)
-	r.w, err = blobstore.NewWriter(store.PackDir(), blobstore.WriterOptions{})
-	return r, err
+	if r.w, err = blobstore.NewWriter(store.PackDir(), blobstore.WriterOptions{}); err != nil {
+		return nil, err
+	}
+	return r, r.fromItself(ctx)
 }
 
 // Close gives the lock back. Without Commit before, the store is as it was.
@@ -182,6 +184,54 @@ func (r *Repair) Versions(ctx context.Context) []index.Version {
 		}
 	}
 	return list
+}
+
+// fromItself mends what the store has a second time, as it has the chunks of a
+// program that is stored quickly and densely.
+func (r *Repair) fromItself(ctx context.Context) error {
+	for _, ref := range r.snap.Packs {
+		if len(r.damaged) == 0 {
+			break
+		}
+		p, err := blobstore.OpenPack(r.store.PackDir(), ref.Name)
+		if err != nil {
+			continue
+		}
+		for rec, err := range p.Records(false) {
+			if err != nil {
+				break // what is before that is good to use
+			}
+			if err = r.fromRecord(ctx, ref.Number, rec); err != nil {
+				p.Close()
+				return err
+			}
+		}
+		p.Close()
+	}
+	return nil
+}
+
+// fromRecord takes from a record what the index has elsewhere and cannot be read there.
+func (r *Repair) fromRecord(ctx context.Context, pack uint32, rec *blobstore.Record) error {
+	second := func(m blobstore.Member) bool {
+		at, bad := r.damaged[m.ID]
+		return bad && (at.Pack != pack || at.Record != rec.Offset)
+	}
+	if !slices.ContainsFunc(rec.Blobs(), second) {
+		return nil
+	}
+	d, err := r.view.RecordAt(ctx, blobstore.Location{Pack: pack, Record: rec.Offset})
+	if err != nil {
+		return context.Cause(ctx) // nothing is lost by that
+	}
+	defer d.Release()
+	return r.take(ctx, func(id blobstore.ID) ([]byte, error) {
+		i := slices.IndexFunc(d.Blobs, func(m blobstore.Member) bool { return m.ID == id && second(m) })
+		if i < 0 || !d.Sound(i) {
+			return nil, blobstore.ErrNotFound
+		}
+		return slices.Clone(d.Bytes(i)), nil
+	})
 }
 
 // FromStore takes what it has from another store.

@@ -21,7 +21,8 @@ func newRepairCmd(g *globals) *cobra.Command {
 		Long: `Repair reads all that is stored and mends what is damaged or lost with the same
 content from a SRC: the folder of another store, or anything that gofs import
 takes (a tarball, a folder, a version). Without one it fetches the releases
-that are hit by their names.
+that are hit by their names. What the store has a second time, as programs
+that are stored quickly, needs none.
 
 Only content with the SHA-256 of what is missing is taken, so a SRC need not be
 trusted. Packs that hold damage are written anew; what was stored as a difference

@@ -259,6 +259,55 @@ func TestQuickRepair(t *testing.T) {
 	}
 }
 
+// What is damaged of the quick records of a program is made anew from its dense one.
+func TestQuickMendsItself(t *testing.T) {
+	s, want := filled(t, "1.22.1", "1.22.2")
+	run(t, s, Options{Quick: []string{"1.22.1"}})
+	snap, view, err := s.OpenView(blobstore.NewCache(0))
+	if err != nil {
+		t.Fatal(err)
+	}
+	program, err := view.Whole(blobstore.Sum([]byte(want["1.22.1"]["bin/go"])))
+	if err != nil {
+		t.Fatal(err)
+	}
+	chunk := program.Parts()[0].ID
+	rec, err := view.Stored(chunk)
+	view.Close()
+	loc, ok := snap.Locate(chunk)
+	if err != nil || !ok || !rec.Quick() {
+		t.Fatalf("the go command is not quick: %v", err)
+	}
+	for _, ref := range snap.Packs {
+		if ref.Number == loc.Pack {
+			damage(t, filepath.Join(s.PackDir(), ref.Name+blobstore.Suffix), loc.Record+rec.Size()-10)
+		}
+	}
+	if r, err := s.Verify(t.Context(), index.VerifyOptions{}); err != nil || r.OK() {
+		t.Fatalf("the damage is not seen: %+v, %v", r, err)
+	}
+	r, err := importer.NewRepair(t.Context(), s, index.LockOptions{NoWait: true})
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer r.Close()
+	if r.Missing() != 0 {
+		t.Errorf("%d blobs are missing", r.Missing())
+	}
+	if res, err := r.Commit(t.Context()); err != nil || res.Mended == 0 || res.Mended != res.Damaged {
+		t.Fatalf("%+v, %v", res, err)
+	}
+	if err := r.Close(); err != nil {
+		t.Fatal(err)
+	}
+	check(t, s, want)
+	run(t, s, Options{Quick: []string{"1.22.1"}})
+	check(t, s, want)
+	if got, _ := quickly(t, s, "1.22.1"); !slices.Equal(got, forBuilds(want["1.22.1"])) {
+		t.Errorf("quick are %q", got)
+	}
+}
+
 // damage changes a byte of a file.
 func damage(t testing.TB, name string, at int64) {
 	t.Helper()
