@@ -4,6 +4,7 @@ import (
 	"context"
 	"os"
 	"path/filepath"
+	"slices"
 
 	"gofs/blobstore"
 )
@@ -49,6 +50,7 @@ type VersionStats struct {
 	Unique int64  `json:"unique"` // bytes of blobs that no other version has
 	Stored int64  `json:"stored"` // room in packs of all its blobs
 	Frees  int64  `json:"frees"`  // room in packs of the unique ones
+	Quick  bool   `json:"quick"`  // whether the programs that builds run are stored to be read quickly
 }
 
 // Stats adds up what the store holds. It reads the trees and the record
@@ -83,6 +85,14 @@ type tally struct {
 	s      Stats
 	stored map[blobstore.ID]uint32 // room in packs
 	users  map[blobstore.ID]int    // versions that have a blob
+	dense  []denseProgram
+}
+
+// denseProgram is a program that is read from quick records and kept for those that
+// are deltas of it.
+type denseProgram struct {
+	parts []blobstore.ID
+	room  int64
 }
 
 func (t *tally) packs(ctx context.Context) error {
@@ -112,6 +122,16 @@ func (t *tally) packs(ctx context.Context) error {
 			if t.use.here(ref.Number, placed[i]) {
 				t.stored[placed[i].ID] = placed[i].Stored
 			}
+		}
+		if len(placed) > 1 && r.IsProgram() && t.use.here(ref.Number, placed[0]) {
+			d := denseProgram{}
+			for _, b := range placed[1:] {
+				d.parts = append(d.parts, b.ID)
+				if !t.use.here(ref.Number, b) {
+					d.room += int64(b.Stored)
+				}
+			}
+			t.dense = append(t.dense, d)
 		}
 	})
 	for _, p := range t.snap.Packs {
@@ -184,6 +204,32 @@ func (t *tally) version(v *Version, tree *Tree) VersionStats {
 	for _, r := range tree.AllBlobs() {
 		add(r.ID, int64(r.Length))
 	}
+	for _, d := range t.dense {
+		if slices.ContainsFunc(d.parts, func(id blobstore.ID) bool { return !seen[id] }) {
+			continue
+		}
+		vs.Stored += d.room
+		if slices.ContainsFunc(d.parts, func(id blobstore.ID) bool { return t.users[id] == 1 }) {
+			vs.Frees += d.room
+		}
+	}
 	add(v.Tree, 0)
+	vs.Quick = t.quick(tree)
 	return vs
+}
+
+// quick says whether the programs of a version that builds run are all in quick records,
+// but those of one blob, which are as any.
+func (t *tally) quick(tree *Tree) bool {
+	programs, dense := 0, 0
+	_ = tree.Walk(func(path string, e *Entry) error {
+		if blobs := tree.Blobs(e); e.Kind == File && len(blobs) > 1 && RunByBuilds(path) {
+			programs++
+			if slices.ContainsFunc(blobs, func(r Ref) bool { return !t.use.quick[r.ID] }) {
+				dense++
+			}
+		}
+		return nil
+	})
+	return programs > 0 && dense == 0
 }

@@ -73,9 +73,9 @@ func printStats(cmd *cobra.Command, st *index.Stats) error {
 		rows = append(rows, []string{strconv.Itoa(c.Depth), strconv.Itoa(c.Records), size(c.Stored)})
 	}
 	printTable(out, rows)
-	rows = [][]string{{"VERSION", "SIZE", "UNIQUE", "STORED", "RM FREES"}}
+	rows = [][]string{{"VERSION", "SIZE", "UNIQUE", "STORED", "RM FREES", "QUICK"}}
 	for _, v := range st.Versions {
-		rows = append(rows, []string{v.Name, size(v.Bytes), size(v.Unique), size(v.Stored), size(v.Frees)})
+		rows = append(rows, []string{v.Name, size(v.Bytes), size(v.Unique), size(v.Stored), size(v.Frees), yesNo(v.Quick)})
 	}
 	printTable(out, rows)
 	return nil

@@ -96,7 +96,14 @@ func TestQuick(t *testing.T) {
 	}
 	are := func(versions map[string]bool) {
 		t.Helper()
+		st, err := s.Stats(t.Context())
+		if err != nil {
+			t.Fatal(err)
+		}
 		for name, quick := range versions {
+			if i := slices.IndexFunc(st.Versions, func(v index.VersionStats) bool { return v.Name == name }); st.Versions[i].Quick != quick {
+				t.Errorf("stats say of %s that it is quick: %v", name, !quick)
+			}
 			got, _ := quickly(t, s, name)
 			if quick && !slices.Equal(got, forBuilds(want[name])) || !quick && slices.ContainsFunc(got, index.RunByBuilds) {
 				t.Errorf("%s: to be quick %v, are %q", name, quick, got)
@@ -156,6 +163,21 @@ func TestQuick(t *testing.T) {
 	}
 	if _, err := Run(t.Context(), s, Options{Quick: []string{"1.22.0", "1.9"}}); !errors.Is(err, index.ErrNoVersion) {
 		t.Errorf("of a version that is not there: %v", err)
+	}
+}
+
+// The room of a version is all that is stored for it, a quick program's dense record, too.
+func TestQuickRoom(t *testing.T) {
+	s, _ := filled(t, "1.22.1")
+	run(t, s, Options{Quick: []string{"1.22.1"}})
+	st, err := s.Stats(t.Context())
+	if err != nil {
+		t.Fatal(err)
+	}
+	// There are the record of the version and what a pack has beside records.
+	v := st.Versions[0]
+	if rest := st.Packs - st.Unused - v.Stored; rest < 0 || rest > 4<<10 || v.Frees != v.Stored {
+		t.Errorf("%d bytes in packs, %d of them unused; of the only version %d, freed with it %d", st.Packs, st.Unused, v.Stored, v.Frees)
 	}
 }
 
