@@ -10,10 +10,11 @@ import (
 // Bounds of what is stored. Everything read back from disk is checked against
 // them before memory is allocated for it.
 const (
-	MaxRecord = 64 << 20 // plain bytes of a record, so also of a blob
-	MaxGroup  = 1 << 16  // blobs of a record
-	MaxDepth  = 16       // records that a chain of bases has below its last
-	MaxBases  = 64 << 20 // bytes of the bases of a record
+	MaxRecord    = 64 << 20 // plain bytes of a record, so also of a blob
+	MaxGroup     = 1 << 16  // blobs of a record
+	MaxDepth     = 16       // records that a chain of bases has below its last
+	MaxBases     = 64 << 20 // bytes of the bases of a record
+	MaxBaseBlobs = 1 << 12  // bases of a record
 )
 
 var (

@@ -1,6 +1,7 @@
 package blobstore
 
 import (
+	"bytes"
 	"fmt"
 	"runtime"
 
@@ -27,6 +28,7 @@ type encoders struct {
 	// The quick levels find few of their matches in a dictionary of hundreds
 	// of KiB, this one most.
 	dict zstd.EncoderLevel
+	back *zstd.Decoder // tries what takes the place of something else
 }
 
 // newEncoders returns encoders for n goroutines at once.
@@ -55,7 +57,11 @@ func newEncoders(l Level, n int) (*encoders, error) {
 	if err != nil {
 		return nil, err
 	}
-	return &encoders{plain: enc, quick: quick, dict: dict}, nil
+	back, err := newDecoder()
+	if err != nil {
+		return nil, err
+	}
+	return &encoders{plain: enc, quick: quick, dict: dict, back: back}, nil
 }
 
 // importWindow is at least as much as a chunk or group of an import has.
@@ -73,9 +79,11 @@ func newEncoder(l zstd.EncoderLevel, n int, more ...zstd.EOption) (*zstd.Encoder
 func (e *encoders) Close() {
 	e.plain.Close()
 	e.quick.Close()
+	e.back.Close()
 }
 
-// encode returns the stored form of plain.
+// encode returns the stored form of plain, if it is to be read quickly one that has
+// been decoded again: the denser form goes.
 func (e *encoders) encode(plain []byte, quick bool) (encoding, []byte) {
 	enc := e.plain
 	if quick {
@@ -84,6 +92,12 @@ func (e *encoders) encode(plain []byte, quick bool) (encoding, []byte) {
 	stored := enc.EncodeAll(plain, make([]byte, 0, len(plain)/2+1024))
 	if !worthIt(stored, plain) {
 		return encRaw, plain
+	}
+	if quick {
+		back, err := decodeFrame(e.back, stored, uint32(len(plain)), make([]byte, 0, len(plain)+bufferSlack))
+		if err != nil || !bytes.Equal(back, plain) {
+			return encRaw, plain
+		}
 	}
 	return encZstd, stored
 }

@@ -51,7 +51,7 @@ func copyIn(t testing.TB, dir string, records ...*Record) Pack {
 	t.Helper()
 	w := newWriter(t, dir, WriterOptions{})
 	for _, r := range records {
-		if err := w.Copy(t.Context(), r); err != nil {
+		if err := w.Copy(t.Context(), r, nil); err != nil {
 			t.Fatal(err)
 		}
 	}

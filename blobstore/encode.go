@@ -100,18 +100,26 @@ func (v *View) Stored(id ID) (*Record, error) {
 	}
 	h, err := readHeader(p.f, loc.Record, p.ref.Size)
 	if err != nil {
-		return nil, err
+		return nil, fmt.Errorf("blob %s: pack %s: %w", id, p.ref.Name, err)
 	}
 	return &Record{Offset: loc.Record, header: h}, nil
 }
 
 // Whole returns the record that holds a blob, with its content, for a Writer's Copy.
-func (v *View) Whole(id ID) (*Record, error) {
+// All of it has been decoded and checked.
+func (v *View) Whole(ctx context.Context, id ID) (*Record, error) {
 	p, loc, err := v.find(id)
 	if err != nil {
 		return nil, err
 	}
-	return readRecord(p.f, loc.Record, p.ref.Size)
+	r, err := readRecord(p.f, loc.Record, p.ref.Size)
+	if err != nil {
+		return nil, fmt.Errorf("blob %s: pack %s: %w", id, p.ref.Name, err)
+	}
+	if _, bad := v.check(ctx, p.ref, r); bad != nil {
+		return nil, fmt.Errorf("blob %s: pack %s: %w", id, p.ref.Name, bad.Err)
+	}
+	return r, context.Cause(ctx)
 }
 
 // EncodeProgram makes the record of a Go program, as a delta of bases where
@@ -146,6 +154,15 @@ func EncodeProgram(e Effort, blobs []Blob, plain, filtered []byte, bases []*Prog
 		if stored, err = compress(level, filtered, nil); err != nil {
 			return nil, nil, err
 		}
+		dec, err := newDecoder(zstd.WithDecoderConcurrency(1))
+		if err != nil {
+			return nil, nil, err
+		}
+		defer dec.Close()
+		back, err := decodeFrame(dec, stored, h.inner, make([]byte, 0, len(filtered)+bufferSlack))
+		if err != nil || !bytes.Equal(back, filtered) {
+			return nil, nil, fmt.Errorf("program %s does not decode: %w", id, err)
+		}
 	}
 	if !worthIt(stored, plain) {
 		return nil, nil, nil
@@ -172,6 +189,9 @@ func EncodeGroup(e Effort, g Group) (*Record, error) {
 	if plain == nil {
 		plain = join(g.Blobs)
 	}
+	if len(g.Blobs) == 0 || len(g.Blobs) > MaxGroup || len(plain) > MaxRecord {
+		return nil, fmt.Errorf("group of %d blobs with %d bytes", len(g.Blobs), len(plain))
+	}
 	h := &header{enc: encRaw, kind: g.Kind, effort: uint8(e), plain: uint32(len(plain))}
 	h.addBlobs(g.Blobs)
 	level, opts := e.levels()
@@ -184,7 +204,7 @@ func EncodeGroup(e Effort, g Group) (*Record, error) {
 		h.enc, stored, alone = encZstd, packed, packed
 	}
 	dict := join(g.Bases)
-	if len(dict) > 0 && len(dict) <= MaxBases && len(g.Bases) <= maxBases && g.Depth < MaxDepth {
+	if len(dict) > 0 && len(dict) <= MaxBases && len(g.Bases) <= MaxBaseBlobs && g.Depth < MaxDepth {
 		room := len(g.Bases) * baseEntry
 		if packed, err = compress(level, plain, dict); err != nil {
 			return nil, err

@@ -20,7 +20,6 @@ const (
 	blobEntry   = 36
 	baseEntry   = 32
 	innerEntry  = 4
-	maxBases    = 1 << 12
 )
 
 // encoding says how the stored bytes of a record become its plain bytes.
@@ -158,7 +157,7 @@ func parseFixed(b []byte) (f fixedHeader, err error) {
 	switch {
 	case f.enc > encDelta || f.kind > Version:
 		return f, fmt.Errorf("record of %v with %v: %w", f.kind, f.enc, ErrFormat)
-	case f.depth > MaxDepth || f.nbases > maxBases || (f.depth > 0) != (f.nbases > 0) || (f.nbases > 0) != f.enc.based():
+	case f.depth > MaxDepth || f.nbases > MaxBaseBlobs || (f.depth > 0) != (f.nbases > 0) || (f.nbases > 0) != f.enc.based():
 		return f, fmt.Errorf("record bases: %w", ErrDamaged)
 	case f.plain > MaxRecord || f.stored > f.plain || f.nblobs == 0 || f.nblobs > MaxGroup:
 		return f, fmt.Errorf("record lengths: %w", ErrDamaged)

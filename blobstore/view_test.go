@@ -31,7 +31,7 @@ func smallStore(t *testing.T, dir string) (Pack, [][]byte) {
 	one, oneProgram := program(t, tiny(1), 1)
 	two, _ := program(t, tiny(2), 2, oneProgram)
 	for _, r := range []*Record{dense(t, group(changed), large), one, two} {
-		if err := w.Copy(t.Context(), r); err != nil {
+		if err := w.Copy(t.Context(), r, nil); err != nil {
 			t.Fatal(err)
 		}
 	}

@@ -12,6 +12,7 @@ import (
 	"os"
 	"path/filepath"
 	"runtime"
+	"slices"
 	"sync"
 
 	"golang.org/x/sys/unix"
@@ -99,6 +100,7 @@ type job struct {
 	head   []byte // record header with its tables
 	header header
 	stored []byte
+	placed []Placed      // of a copied record the blobs to be read from there
 	ready  chan struct{} // closed when head and stored are set
 }
 
@@ -144,13 +146,25 @@ func (w *Writer) Add(ctx context.Context, g Group) error {
 	return w.queue(ctx, j, w.jobs)
 }
 
-// Copy queues a record of another pack as it is stored. It must have been read
-// with its content.
-func (w *Writer) Copy(ctx context.Context, r *Record) error {
+// Copy queues a record as it is stored. It must have been read with its content, or
+// encoded, and be one that a reader takes. Of its blobs the pack names those that
+// keep agrees to, all if keep is nil: others are to be read from where they are.
+func (w *Writer) Copy(ctx context.Context, r *Record, keep func(Placed) bool) error {
 	if len(r.stored) != int(r.header.stored) {
 		return errors.New("copy of a record that was read without its content")
 	}
 	j := &job{header: *r.header, stored: r.stored, head: r.header.append(nil), ready: make(chan struct{})}
+	f, err := parseFixed(j.head)
+	if err == nil {
+		_, err = f.tables(j.head[recordFixed:])
+	}
+	if err != nil {
+		return fmt.Errorf("record of blob %s: %w", r.header.blobs[0].id, err)
+	}
+	j.placed = r.Placed()
+	if keep != nil {
+		j.placed = slices.DeleteFunc(j.placed, func(p Placed) bool { return !keep(p) })
+	}
 	close(j.ready)
 	return w.queue(ctx, j, nil)
 }
@@ -204,7 +218,7 @@ func (j *job) encode(enc *encoders) {
 func (j *job) encodeBases(enc *encoders, plain []byte) {
 	g, h := &j.group, &j.header
 	dict := join(g.Bases)
-	if len(dict) == 0 || len(dict) > MaxBases || len(g.Bases) > maxBases || g.Depth >= MaxDepth {
+	if len(dict) == 0 || len(dict) > MaxBases || len(g.Bases) > MaxBaseBlobs || g.Depth >= MaxDepth {
 		return
 	}
 	stored, err := enc.encodeDict(plain, dict)
@@ -406,8 +420,14 @@ func (p *packFile) add(j *job) error {
 	h := &j.header
 	p.nrec++
 	p.pack.Plain += int64(h.plain)
-	r := Record{Offset: at, header: h}
-	p.pack.Blobs = append(p.pack.Blobs, r.Placed()...)
+	placed := j.placed
+	if placed == nil {
+		placed = (&Record{header: h}).Placed()
+	}
+	for _, b := range placed {
+		b.Location.Record = at
+		p.pack.Blobs = append(p.pack.Blobs, b)
+	}
 	return nil
 }
 

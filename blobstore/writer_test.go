@@ -164,7 +164,7 @@ func TestCopy(t *testing.T) {
 	rs := records(t, from, p.Name)
 	w := newWriter(t, to, WriterOptions{})
 	for _, r := range rs {
-		if err := w.Copy(t.Context(), r); err != nil {
+		if err := w.Copy(t.Context(), r, nil); err != nil {
 			t.Fatal(err)
 		}
 	}
@@ -181,7 +181,7 @@ func TestCopy(t *testing.T) {
 	}
 	defer pr.Close()
 	for r := range pr.Records(false) {
-		if err := newWriter(t, to, WriterOptions{}).Copy(t.Context(), r); err == nil {
+		if err := newWriter(t, to, WriterOptions{}).Copy(t.Context(), r, nil); err == nil {
 			t.Error("a record without its content was copied")
 		}
 	}
@@ -197,7 +197,7 @@ func TestQuick(t *testing.T) {
 	v := openView(t, dir, refs, loc)
 	for i, g := range []Group{quick, plain} {
 		b := g.Blobs[0]
-		r, err := v.Whole(b.ID)
+		r, err := v.Whole(t.Context(), b.ID)
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -216,7 +216,7 @@ func TestQuick(t *testing.T) {
 		}
 		checkBlob(t, v, b.Data)
 	}
-	if _, err := v.Whole(blob(text(5, 100)).ID); !errors.Is(err, ErrNotFound) {
+	if _, err := v.Whole(t.Context(), blob(text(5, 100)).ID); !errors.Is(err, ErrNotFound) {
 		t.Errorf("of a blob that is not there: %v", err)
 	}
 }

@@ -26,11 +26,15 @@ type Repair struct {
 
 	damaged map[blobstore.ID]blobstore.Location // that versions have, and not mended yet
 	found   int                                 // of them before anything was mended
+	hurt    map[blobstore.ID]bool               // all that could not be read, mended or not
 	packs   map[uint32]bool                     // that are to be written anew
 	used    map[blobstore.ID]bool               // by versions; nil where a tree cannot be read
 	lost    map[blobstore.ID]bool               // damaged and not mended, used or not
 	anew    map[place]bool                      // records that cannot be copied as they are
+	moved   map[blobstore.ID]bool               // blobs of such records: none is a program as a whole any more
 	kinds   map[blobstore.ID]blobstore.Kind     // of what is not the data of files
+	mended  map[blobstore.ID]bool               // that lie in new packs
+	trees   map[blobstore.ID]*index.Tree        // of what is mended
 }
 
 // place is where a record lies.
@@ -50,7 +54,7 @@ type RepairResult struct {
 // NewRepair takes the lock and reads every blob to find what is damaged. The
 // error is index.ErrLocked, or that of an index that cannot be read.
 func NewRepair(ctx context.Context, store *index.Store, lo index.LockOptions) (_ *Repair, err error) {
-	r := &Repair{store: store, damaged: map[blobstore.ID]blobstore.Location{}, packs: map[uint32]bool{}, lost: map[blobstore.ID]bool{}, anew: map[place]bool{}, kinds: map[blobstore.ID]blobstore.Kind{}}
+	r := &Repair{store: store, damaged: map[blobstore.ID]blobstore.Location{}, packs: map[uint32]bool{}, hurt: map[blobstore.ID]bool{}, lost: map[blobstore.ID]bool{}, anew: map[place]bool{}, moved: map[blobstore.ID]bool{}, kinds: map[blobstore.ID]blobstore.Kind{}, mended: map[blobstore.ID]bool{}, trees: map[blobstore.ID]*index.Tree{}}
 	defer func() {
 		if err != nil {
 			r.Close()
@@ -90,18 +94,26 @@ func (r *Repair) Close() error {
 func (r *Repair) find(ctx context.Context) error {
 	var ids []blobstore.ID
 	r.snap.EachBlob(func(id blobstore.ID, _ blobstore.Location) { ids = append(ids, id) })
-	for _, id := range r.inOrder(ids) {
-		loc, _ := r.snap.Locate(id)
-		if b, err := r.view.Blob(ctx, id); err != nil || len(b) != int(loc.Length) {
-			if ctx.Err() != nil {
-				return context.Cause(ctx)
+	ids = r.inOrder(ids)
+	for len(ids) > 0 {
+		at, _ := r.snap.Locate(ids[0])
+		n := 1
+		for n < len(ids) {
+			if loc, _ := r.snap.Locate(ids[n]); loc.Pack != at.Pack || loc.Record != at.Record {
+				break
 			}
-			r.damaged[id], r.lost[id] = loc, true
-			r.packs[loc.Pack] = true
+			n++
 		}
+		if err := r.findIn(ctx, at, ids[:n]); err != nil {
+			return err
+		}
+		ids = ids[n:]
 	}
 	for _, ref := range r.snap.Packs {
-		err := r.view.VerifyPack(ctx, ref, func(blobstore.Damage) { r.packs[ref.Number] = true }, func(int64, []blobstore.Placed) {})
+		err := r.view.VerifyPack(ctx, ref, func(d blobstore.Damage) {
+			r.packs[ref.Number] = true
+			r.anew[place{ref.Number, d.Offset}] = true
+		}, func(int64, []blobstore.Placed) {})
 		if err != nil {
 			return err
 		}
@@ -109,9 +121,26 @@ func (r *Repair) find(ctx context.Context) error {
 	return r.forgetUnused(ctx)
 }
 
+// findIn reads blobs from the record that the index has them in, and not from another
+// one in memory.
+func (r *Repair) findIn(ctx context.Context, at blobstore.Location, ids []blobstore.ID) error {
+	d, err := r.view.RecordAt(ctx, at)
+	if err == nil {
+		defer d.Release()
+	}
+	for _, id := range ids {
+		loc, _ := r.snap.Locate(id)
+		if err != nil || d.Check(id, loc) != nil {
+			r.damaged[id], r.lost[id], r.hurt[id] = loc, true, true
+			r.packs[loc.Pack] = true
+		}
+	}
+	return context.Cause(ctx)
+}
+
 // forgetUnused leaves out what no version has, which need not be mended, and
 // adds what the index knows no place of: it was made anew when a pack was lost.
-// Where the tree of a version is damaged, all may be in use.
+// Where the tree of a version is damaged, all may be in use until it is mended.
 func (r *Repair) forgetUnused(ctx context.Context) error {
 	used := map[blobstore.ID]bool{}
 	for i := range r.snap.Versions {
@@ -128,7 +157,7 @@ func (r *Repair) forgetUnused(ctx context.Context) error {
 	}
 	for i := range r.snap.Versions {
 		v := &r.snap.Versions[i]
-		t, err := r.snap.Tree(ctx, r.view, v)
+		t, err := r.tree(ctx, v)
 		if err != nil {
 			return context.Cause(ctx)
 		}
@@ -148,9 +177,17 @@ func (r *Repair) forgetUnused(ctx context.Context) error {
 
 // miss notes a blob that lies nowhere.
 func (r *Repair) miss(id blobstore.ID) {
-	if _, ok := r.snap.Locate(id); !ok {
-		r.damaged[id], r.lost[id] = blobstore.Location{}, true
+	if _, ok := r.snap.Locate(id); !ok && !r.mended[id] {
+		r.damaged[id], r.lost[id], r.hurt[id] = blobstore.Location{}, true, true
 	}
+}
+
+// tree is the tree of a version, stored or mended.
+func (r *Repair) tree(ctx context.Context, v *index.Version) (*index.Tree, error) {
+	if t := r.trees[v.Tree]; t != nil {
+		return t, nil
+	}
+	return r.snap.Tree(ctx, r.view, v)
 }
 
 // inOrder sorts blobs by where they lie.
@@ -172,13 +209,10 @@ func (r *Repair) Missing() int { return len(r.damaged) }
 // Versions lists the versions that miss something that no source has mended
 // so far.
 func (r *Repair) Versions(ctx context.Context) []index.Version {
-	if len(r.damaged) == 0 {
-		return nil // the trees that were mended cannot be read before Commit
-	}
 	var list []index.Version
 	for i := range r.snap.Versions {
 		v := &r.snap.Versions[i]
-		t, err := r.snap.Tree(ctx, r.view, v)
+		t, err := r.tree(ctx, v)
 		if err != nil || slices.ContainsFunc(t.AllBlobs(), func(b index.Ref) bool { _, bad := r.damaged[b.ID]; return bad }) {
 			list = append(list, *v)
 		}
@@ -247,11 +281,20 @@ func (r *Repair) FromStore(ctx context.Context, other *index.Store) error {
 // take mends what read has.
 func (r *Repair) take(ctx context.Context, read func(blobstore.ID) ([]byte, error)) error {
 	added, err := r.add(ctx, r.inOrder(slices.Collect(maps.Keys(r.damaged))), read)
-	for _, id := range added {
-		delete(r.damaged, id)
-		delete(r.lost, id)
+	r.settle(added)
+	if err == nil && r.used == nil {
+		err = r.forgetUnused(ctx)
 	}
 	return err
+}
+
+// settle notes what is mended.
+func (r *Repair) settle(ids []blobstore.ID) {
+	for _, id := range ids {
+		delete(r.damaged, id)
+		delete(r.lost, id)
+		r.mended[id] = true
+	}
 }
 
 // add queues those of some blobs that read has, in groups, and says which.
@@ -273,6 +316,11 @@ func (r *Repair) add(ctx context.Context, ids []blobstore.ID, read func(blobstor
 		}
 		if err != nil || blobstore.Sum(b) != id {
 			continue // it is not there, or damaged there too
+		}
+		if r.kinds[id] == blobstore.Tree {
+			if r.trees[id], err = index.DecodeTree(b); err != nil {
+				return nil, fmt.Errorf("tree %s: %w", id, err)
+			}
 		}
 		if len(g.Blobs) == blobstore.MaxGroup || size+len(b) > groupSize[index.ForBuild] || g.Kind != r.kinds[id] {
 			if err := flush(); err != nil {
@@ -298,10 +346,7 @@ func (r *Repair) FromSource(ctx context.Context, src source.Source) error {
 	if err := in.read(ctx, src); err != nil {
 		return err
 	}
-	for id := range in.mine {
-		delete(r.damaged, id)
-		delete(r.lost, id)
-	}
+	r.settle(slices.Collect(maps.Keys(in.mine)))
 	tree, err := index.EncodeTree(in.items)
 	if err != nil {
 		return fmt.Errorf("%s: %w", src.Label(), err)
@@ -348,7 +393,6 @@ func (r *Repair) Commit(ctx context.Context) (*RepairResult, error) {
 	if len(c.Packs) == 0 && len(c.Drop) == 0 {
 		return res, nil
 	}
-	r.keepQuick(&c)
 	for _, p := range c.Packs {
 		res.Stored += p.Size
 	}
@@ -359,21 +403,6 @@ func (r *Repair) Commit(ctx context.Context) (*RepairResult, error) {
 		return nil, errors.Join(err, r.lock.Discard(c.Packs))
 	}
 	return res, r.lock.Discard(old)
-}
-
-// keepQuick leaves in their quick records those blobs that are sound there: of their
-// programs it is the other record that was damaged.
-func (r *Repair) keepQuick(c *index.Change) {
-	quick := map[blobstore.ID]bool{}
-	for _, p := range c.Packs {
-		for _, b := range p.Blobs {
-			if loc, ok := r.snap.Locate(b.ID); ok && !r.packs[loc.Pack] {
-				rec, err := r.view.Stored(b.ID)
-				quick[b.ID] = err == nil && rec.Quick()
-			}
-		}
-	}
-	index.Settle(c.Packs, func(id blobstore.ID) bool { return quick[id] }, func(blobstore.ID) bool { return false })
 }
 
 // records mends the descriptions of versions, which the index has too.
@@ -396,15 +425,16 @@ func (r *Repair) records(ctx context.Context) error {
 
 // spread finds the records that need a lost blob as base, though what they
 // hold can be read: of a program of which one part is damaged, others may use
-// the rest. They are encoded anew, without it, wherever they lie; then the
-// program that such a record holds is no base either.
+// the rest, and of a group those of it that are only bases are not stored again.
+// They are encoded anew, without it, wherever they lie; then the program that such
+// a record holds is no base either.
 func (r *Repair) spread(ctx context.Context) error {
-	for before := -1; before < len(r.lost) && len(r.lost) > 0; {
-		before = len(r.lost)
+	for before := -1; before < len(r.lost)+len(r.moved); {
+		before = len(r.lost) + len(r.moved)
 		for _, ref := range r.snap.Packs {
 			seen, err := r.eachRecord(ref, false, func(rec *blobstore.Record, here []blobstore.ID) error {
 				at := place{ref.Number, rec.Offset}
-				if !r.anew[at] && slices.ContainsFunc(rec.Bases(), func(id blobstore.ID) bool { return r.lost[id] }) {
+				if !r.anew[at] && slices.ContainsFunc(rec.Bases(), func(id blobstore.ID) bool { return r.lost[id] || rec.IsProgram() && r.moved[id] }) {
 					r.anew[at], r.packs[ref.Number] = true, true
 				}
 				if r.anew[at] {
@@ -421,9 +451,11 @@ func (r *Repair) spread(ctx context.Context) error {
 	return nil
 }
 
-// lose notes that what is only a base will not be stored any more.
+// lose notes that what is only a base will not be stored any more, and the rest
+// by itself.
 func (r *Repair) lose(ids []blobstore.ID) {
 	for _, id := range ids {
+		r.moved[id] = true
 		if !r.wants(id) {
 			r.lost[id] = true
 		}
@@ -481,38 +513,37 @@ func (r *Repair) wants(id blobstore.ID) bool { return r.used == nil || r.used[id
 // salvage copies what is sound of a pack: whole records as they are stored,
 // and of others the blobs that can be read and that versions have.
 func (r *Repair) salvage(ctx context.Context, ref blobstore.PackRef) error {
-	read := func(id blobstore.ID) ([]byte, error) {
-		if !r.wants(id) {
-			return nil, blobstore.ErrNotFound
-		}
-		return r.view.Blob(ctx, id)
-	}
 	seen, err := r.eachRecord(ref, true, func(rec *blobstore.Record, here []blobstore.ID) error {
-		if !r.anew[place{ref.Number, rec.Offset}] && r.sound(ctx, rec) {
-			return r.w.Copy(ctx, rec)
+		if r.anew[place{ref.Number, rec.Offset}] {
+			return r.again(ctx, here)
 		}
-		_, err := r.add(ctx, here, read)
-		return err
+		// What is read from elsewhere stays there.
+		return r.w.Copy(ctx, rec, func(p blobstore.Placed) bool {
+			at, ok := r.snap.Locate(p.ID)
+			p.Location.Pack = ref.Number
+			return ok && at == p.Location
+		})
 	})
 	if err == nil {
-		_, err = r.add(ctx, r.others(ref, seen), read)
+		err = r.again(ctx, r.others(ref, seen))
 	}
 	return err
 }
 
-// sound tells whether all of a record can be read.
-func (r *Repair) sound(ctx context.Context, rec *blobstore.Record) bool {
-	d, err := r.view.Decode(ctx, rec)
-	if err != nil {
-		return false
+// again queues those of some blobs that versions have and that could be read.
+func (r *Repair) again(ctx context.Context, ids []blobstore.ID) error {
+	ids = slices.DeleteFunc(slices.Clone(ids), func(id blobstore.ID) bool { return !r.wants(id) || r.hurt[id] })
+	var failed error
+	added, err := r.add(ctx, ids, func(id blobstore.ID) ([]byte, error) {
+		b, err := r.view.Blob(ctx, id)
+		failed = cmp.Or(failed, err)
+		return b, err
+	})
+	if err == nil && len(added) < len(ids) {
+		// Its pack would go.
+		err = fmt.Errorf("what could be read a moment ago cannot be read any more: %w", cmp.Or(failed, error(blobstore.ErrDamaged)))
 	}
-	defer d.Release()
-	for i := range d.Blobs {
-		if !d.Sound(i) {
-			return false
-		}
-	}
-	return true
+	return err
 }
 
 // RepairSources are the names by which the releases of versions can be had,

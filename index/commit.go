@@ -205,7 +205,7 @@ func (c *Change) putPacks(tx *bolt.Tx) error {
 // sortedBlobs sorts by ID: bbolt keeps the keys of a transaction in one sorted
 // array, and 10,000 random insertions move half of it each.
 func sortedBlobs(blobs []blobstore.Placed) []blobstore.Placed {
-	return slices.SortedFunc(slices.Values(blobs), func(a, b blobstore.Placed) int { return bytes.Compare(a.ID[:], b.ID[:]) })
+	return slices.SortedStableFunc(slices.Values(blobs), func(a, b blobstore.Placed) int { return bytes.Compare(a.ID[:], b.ID[:]) })
 }
 
 func (c *Change) dropPacks(tx *bolt.Tx) error {

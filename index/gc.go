@@ -2,15 +2,19 @@ package index
 
 import (
 	"bytes"
+	"cmp"
 	"context"
+	"crypto/sha256"
 	"errors"
 	"fmt"
 	"maps"
+	"math"
 	"os"
 	"path/filepath"
 	"slices"
 
 	bolt "go.etcd.io/bbolt"
+	"golang.org/x/sys/unix"
 
 	"gofs/blobstore"
 )
@@ -21,6 +25,7 @@ type GCOptions struct {
 	// without the pack being rewritten.
 	MaxUnused float64
 	DryRun    bool
+	room      int64 // instead of what the file system has, in tests
 	// Progress is called with the bytes of packs dealt with and their sum.
 	Progress func(done, total int64)
 }
@@ -37,32 +42,51 @@ type GCResult struct {
 
 // GC removes from the packs what no version needs, and from the folder of the
 // packs what no index names. Packs that a mount has open stay readable there.
+//
+// What is left of packs is written to new ones before they are removed. Where the file
+// system has no room for all of that, GC goes on by as many packs as it has room for, and
+// what was done is kept if there is not enough for one.
 func (w *Writer) GC(ctx context.Context, o GCOptions) (*GCResult, error) {
-	snap, view, err := w.store.OpenView(blobstore.NewCache(64 << 20))
-	if err != nil {
-		return nil, err
-	}
-	defer view.Close()
-	for name, err := range view.Broken() {
-		return nil, fmt.Errorf("gc: pack %s: %w (gofs verify lists what it hits)", name, err)
-	}
-	c := &collection{writer: w, opts: o, snap: snap, view: view, live: map[blobstore.ID]bool{}, r: &GCResult{}}
-	if err := c.mark(ctx); err != nil {
-		return nil, fmt.Errorf("gc: %w", err)
-	}
 	before, err := folderSize(w.store.dir)
 	if err != nil {
 		return nil, err
 	}
-	if err := c.sweep(ctx); err != nil {
-		return nil, fmt.Errorf("gc: %w", err)
+	sum := &GCResult{}
+	for more := true; more; {
+		var r *GCResult
+		if r, more, err = w.collect(ctx, o); err != nil {
+			return nil, fmt.Errorf("gc: %w", err)
+		}
+		r.Freed += sum.Freed
+		r.Removed += sum.Removed
+		r.Rewritten += sum.Rewritten
+		r.Garbage += sum.Garbage
+		sum = r
 	}
 	if o.DryRun {
-		return c.r, nil
+		return sum, nil
 	}
 	after, err := folderSize(w.store.dir)
-	c.r.Freed = before - after
-	return c.r, err
+	sum.Freed = before - after
+	return sum, err
+}
+
+// collect does what there is room for, and says whether more is to do.
+func (w *Writer) collect(ctx context.Context, o GCOptions) (r *GCResult, more bool, err error) {
+	snap, view, err := w.store.OpenView(blobstore.NewCache(64 << 20))
+	if err != nil {
+		return nil, false, err
+	}
+	defer view.Close() // packs that are removed take room until then
+	for name, err := range view.Broken() {
+		return nil, false, fmt.Errorf("pack %s: %w (gofs verify lists what it hits)", name, err)
+	}
+	c := &collection{writer: w, opts: o, snap: snap, view: view, live: map[blobstore.ID]bool{}, r: &GCResult{}}
+	if err := c.mark(ctx); err != nil {
+		return nil, false, err
+	}
+	more, err = c.sweep(ctx)
+	return c.r, more, err
 }
 
 // collection is a gc under way.
@@ -73,10 +97,10 @@ type collection struct {
 	view   *blobstore.View
 	live   map[blobstore.ID]bool // what is kept
 	wanted map[blobstore.ID]bool // of it, what versions have
-	// What is read from quick records, and the programs by their own IDs.
-	quick, programs map[blobstore.ID]bool
-	packs           []packUse
-	r               *GCResult
+	quick  map[blobstore.ID]bool // what is read from quick records
+	packs  []packUse
+	eased  bool // a record that was encoded anew may need fewer bases
+	r      *GCResult
 }
 
 // packUse is how much of a pack is in use.
@@ -90,6 +114,7 @@ type packUse struct {
 // mark finds the blobs in use: those of the versions, and the bases that
 // these need.
 func (c *collection) mark(ctx context.Context) error {
+	files := map[[sha256.Size]byte]bool{} // of several blobs
 	for i := range c.snap.Versions {
 		v := &c.snap.Versions[i]
 		t, err := c.snap.Tree(ctx, c.view, v)
@@ -105,14 +130,19 @@ func (c *collection) mark(ctx context.Context) error {
 		for _, r := range t.AllBlobs() {
 			c.live[r.ID] = true
 		}
+		for j := range t.Entries {
+			if refs := t.Blobs(&t.Entries[j]); len(refs) > 1 {
+				files[refsKey(refs)] = true
+			}
+		}
 	}
 	c.wanted = maps.Clone(c.live)
+	c.quick = map[blobstore.ID]bool{}
 	type stored struct {
 		pack uint32
 		*blobstore.Record
 	}
 	var based, programs []stored
-	c.quick, c.programs = map[blobstore.ID]bool{}, map[blobstore.ID]bool{}
 	err := c.eachRecord(ctx, func(ref blobstore.PackRef, r *blobstore.Record) {
 		if len(r.Bases()) > 0 {
 			based = append(based, stored{ref.Number, r})
@@ -120,11 +150,10 @@ func (c *collection) mark(ctx context.Context) error {
 		if r.IsProgram() && len(r.Blobs()) > 1 {
 			programs = append(programs, stored{ref.Number, r})
 		}
-		if r.Quick() || r.IsProgram() {
+		if r.Quick() {
 			for _, b := range r.Placed() {
 				if c.lies(ref.Number, b) {
-					c.quick[b.ID] = b.Quick
-					c.programs[b.ID] = b.Program
+					c.quick[b.ID] = true
 				}
 			}
 		}
@@ -132,10 +161,15 @@ func (c *collection) mark(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	// A program that is stored quickly, too, stays: those of neighbouring releases
-	// that are still to come are deltas of it.
+	// A program of a version that is stored quickly, too, stays: those of neighbouring
+	// releases that are still to come are deltas of it.
 	for _, r := range programs {
-		if !slices.ContainsFunc(r.Parts(), func(m blobstore.Member) bool { return !c.live[m.ID] || !c.quick[m.ID] }) {
+		parts := r.Parts()
+		refs := make([]Ref, len(parts))
+		for i, m := range parts {
+			refs[i].ID = m.ID
+		}
+		if files[refsKey(refs)] && slices.ContainsFunc(parts, func(m blobstore.Member) bool { return c.quick[m.ID] }) {
 			c.live[r.Blobs()[0].ID] = true
 		}
 	}
@@ -150,6 +184,15 @@ func (c *collection) mark(ctx context.Context) error {
 		}
 	}
 	return nil
+}
+
+// refsKey stands for the blobs of a file in their order.
+func refsKey(refs []Ref) [sha256.Size]byte {
+	b := make([]byte, 0, len(refs)*sha256.Size)
+	for _, r := range refs {
+		b = append(b, r.ID[:]...)
+	}
+	return sha256.Sum256(b)
 }
 
 // used lists the blobs of a record that are in use and read from there. A
@@ -228,39 +271,84 @@ func (c *collection) weigh(ctx context.Context) error {
 	})
 }
 
-func (c *collection) sweep(ctx context.Context) error {
+func (c *collection) sweep(ctx context.Context) (more bool, err error) {
 	if err := c.weigh(ctx); err != nil {
-		return err
+		return false, err
 	}
-	var rewrite []packUse
-	change := Change{}
-	total := int64(0)
+	var unused, rewrite []packUse
 	for _, p := range c.packs {
 		switch {
 		case p.blobs == 0:
-			c.r.Removed++
-			c.r.Freed += p.ref.Size
-			change.Drop = append(change.Drop, p.ref.Number)
+			unused = append(unused, p)
 		case p.unused > 0 && float64(p.unused) > c.opts.MaxUnused*float64(p.used+p.unused):
-			c.r.Rewritten++
-			c.r.Freed += p.unused
-			total += p.ref.Size
 			rewrite = append(rewrite, p)
-			change.Drop = append(change.Drop, p.ref.Number)
 		default:
 			c.r.Unused += p.unused
 		}
 	}
+	if !c.opts.DryRun {
+		rewrite, more = c.fitting(rewrite, len(unused) > 0)
+	}
+	change := Change{}
+	total := int64(0)
+	for _, p := range unused {
+		c.r.Removed++
+		c.r.Freed += p.ref.Size
+		change.Drop = append(change.Drop, p.ref.Number)
+	}
+	for _, p := range rewrite {
+		c.r.Rewritten++
+		c.r.Freed += p.unused
+		total += p.ref.Size
+		change.Drop = append(change.Drop, p.ref.Number)
+	}
 	// Before the packs that this gc drops join it.
 	if err := c.removeGarbage(); err != nil || c.opts.DryRun {
-		return err
+		return false, err
 	}
 	if len(change.Drop) > 0 {
 		if err := c.replace(ctx, &change, rewrite, total); err != nil {
-			return err
+			return false, err
 		}
 	}
-	return c.writer.store.compactDatabase()
+	return more || c.eased, c.writer.store.compactDatabase()
+}
+
+// fitting returns of the packs that are to be rewritten those that there is room for:
+// none if others are removed first, else at least the one that needs least.
+func (c *collection) fitting(rewrite []packUse, others bool) (now []packUse, more bool) {
+	room, need := c.room(), int64(0)
+	for _, p := range rewrite {
+		need += p.used
+	}
+	if need <= room || len(rewrite) == 0 {
+		return rewrite, false
+	}
+	if others {
+		return nil, true
+	}
+	slices.SortStableFunc(rewrite, func(a, b packUse) int { return cmp.Compare(a.used, b.used) })
+	n, need := 1, rewrite[0].used
+	for n < len(rewrite) && need+rewrite[n].used <= room {
+		need += rewrite[n].used
+		n++
+	}
+	return rewrite[:n], n < len(rewrite)
+}
+
+// spare is left for the index and what others write.
+const spare = 8 << 20
+
+// room is how many bytes of packs can be written.
+func (c *collection) room() int64 {
+	if c.opts.room > 0 {
+		return c.opts.room
+	}
+	var st unix.Statfs_t
+	if err := unix.Statfs(c.writer.store.PackDir(), &st); err != nil {
+		return math.MaxInt64
+	}
+	return int64(st.Bavail)*st.Bsize - spare
 }
 
 // replace writes what is in use of some packs to new ones, and commits.
@@ -283,7 +371,6 @@ func (c *collection) replace(ctx context.Context, change *Change, rewrite []pack
 	if change.Packs, err = w.Finish(); err != nil {
 		return err
 	}
-	Settle(change.Packs, func(id blobstore.ID) bool { return c.quick[id] }, func(id blobstore.ID) bool { return c.programs[id] })
 	if err := ctx.Err(); err != nil {
 		return errors.Join(context.Cause(ctx), c.writer.Discard(change.Packs))
 	}
@@ -291,25 +378,6 @@ func (c *collection) replace(ctx context.Context, change *Change, rewrite []pack
 		return errors.Join(err, c.writer.Discard(change.Packs))
 	}
 	return c.removeDropped(change.Drop)
-}
-
-// Settle leaves out of packs those places of blobs that are not to be read from
-// there. A blob may be a part of several programs, a program itself, and in a
-// quick record besides. As a program it stays one, since others are deltas of it by
-// its ID; else it is read from its quick record, old or new. The functions tell what
-// a blob is read from before the packs are published.
-func Settle(packs []blobstore.Pack, quick, program func(blobstore.ID) bool) {
-	fresh := map[blobstore.ID]bool{}
-	for _, p := range packs {
-		for _, b := range p.Blobs {
-			fresh[b.ID] = fresh[b.ID] || b.Quick
-		}
-	}
-	for i := range packs {
-		packs[i].Blobs = slices.DeleteFunc(packs[i].Blobs, func(b blobstore.Placed) bool {
-			return !b.Program && (program(b.ID) || !b.Quick && (fresh[b.ID] || quick(b.ID)))
-		})
-	}
 }
 
 // removeDropped removes the packs that the index does not name any more.
@@ -339,7 +407,9 @@ func (c *collection) rewrite(ctx context.Context, w *blobstore.Writer, ref blobs
 		case 0:
 			continue
 		case len(r.Blobs()):
-			err = w.Copy(ctx, r)
+			// What is read from elsewhere stays there: here it may lie deeper than those
+			// that need it allow, or in the record of a program that it is a part of.
+			err = w.Copy(ctx, r, func(b blobstore.Placed) bool { return c.lies(ref.Number, b) })
 		default:
 			err = c.regroup(ctx, w, r, used)
 		}
@@ -375,12 +445,13 @@ func (c *collection) regroup(ctx context.Context, w *blobstore.Writer, r *blobst
 			g.Bases = append(g.Bases, blobstore.Blob{ID: id, Data: b})
 		}
 		g.Depth = r.Depth() - 1
+		c.eased = c.eased || g.Bases != nil
 	}
 	dense, err := blobstore.EncodeGroup(r.Effort(), g)
 	if err != nil {
 		return err
 	}
-	return w.Copy(ctx, dense)
+	return w.Copy(ctx, dense, nil)
 }
 
 // removeGarbage removes the packs that the index does not name, and what a

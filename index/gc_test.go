@@ -315,23 +315,35 @@ func TestVerifyWhileCollecting(t *testing.T) {
 	}
 }
 
-// A blob is read from one place of those that are published with it and before it.
-func TestSettle(t *testing.T) {
-	blob := func(id byte, offset int64, quick, program bool) blobstore.Placed {
-		return blobstore.Placed{ID: blobstore.ID{id}, Location: blobstore.Location{Record: offset}, Quick: quick, Program: program}
-	}
-	packs := []blobstore.Pack{
-		{Blobs: []blobstore.Placed{blob(1, 16, false, false), blob(2, 16, false, false), blob(3, 16, false, false), blob(4, 16, false, false), blob(5, 16, false, true)}},
-		{Blobs: []blobstore.Placed{blob(2, 99, true, false), blob(3, 99, true, false), blob(4, 99, true, false), blob(5, 99, false, false)}},
-	}
-	was := func(kind byte) func(blobstore.ID) bool { return func(id blobstore.ID) bool { return id[0] == kind } }
-	Settle(packs, func(id blobstore.ID) bool { return id[0] == 3 || id[0] == 5 }, was(4))
-	for i, want := range [][]blobstore.Placed{
-		{blob(1, 16, false, false), blob(5, 16, false, true)},
-		{blob(2, 99, true, false), blob(3, 99, true, false)},
-	} {
-		if !slices.Equal(packs[i].Blobs, want) {
-			t.Errorf("pack %d has %+v, want %+v", i, packs[i].Blobs, want)
+// Where there is no room for all that is to be written, packs are rewritten a few at a
+// time, those without a use removed before.
+func TestGCInLittleRoom(t *testing.T) {
+	with := func(name string, files ...string) content {
+		c := goLike(10, "same")
+		for _, f := range files {
+			c["src/"+f] = strings.Repeat(f, 1000)
 		}
+		return c
+	}
+	s := newStore(t)
+	for i, files := range [][]string{{"a", "b"}, {"c", "d"}, {"e", "f"}, {"b", "d", "f"}, {"only"}} {
+		name := fmt.Sprintf("1.22.%d", i)
+		put(t, s, name, with(name, files...))
+	}
+	for _, i := range []int{0, 1, 2, 4} {
+		remove(t, s, fmt.Sprintf("1.22.%d", i))
+	}
+	var passes []int64
+	r := collect(t, s, GCOptions{room: 1, Progress: func(done, total int64) {
+		if done == total {
+			passes = append(passes, total)
+		}
+	}})
+	if r.Rewritten != 3 || r.Removed != 1 || r.Unused != 0 || r.Freed <= 0 || len(passes) != 3 {
+		t.Errorf("%+v, rewritten were %v", r, passes)
+	}
+	check(t, s, map[string]content{"1.22.3": with("1.22.3", "b", "d", "f")})
+	if again := collect(t, s, GCOptions{}); *again != (GCResult{}) {
+		t.Errorf("then %+v", again)
 	}
 }

@@ -218,7 +218,23 @@ func (b *rebuilding) choose() {
 			b.found[p.ID] = c
 		}
 	}
+	// All of a program is read from one record, where there are several of it: else none
+	// of them can go.
+	for _, r := range b.all {
+		if whole := b.found[r.Blobs()[0].ID]; !r.IsProgram() || !whole.in(r) {
+			continue
+		}
+		for i, p := range r.Placed() {
+			p.Location.Pack = r.pack
+			if c := b.found[p.ID]; !bases[p.ID] && c.IsProgram() && c.Blobs()[0].ID == r.Blobs()[0].ID && c.sound == r.sound {
+				b.found[p.ID] = candidate{r, p.Location, i}
+			}
+		}
+	}
 }
+
+// in says whether a place is in a record.
+func (c *candidate) in(r salvaged) bool { return c.pack == r.pack && c.Offset == r.Offset }
 
 // described is a version record that was found.
 type described struct {

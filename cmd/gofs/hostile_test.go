@@ -244,8 +244,8 @@ func (w *warden) everyVerb(i int, c *hostile.Case, good string) {
 	}
 	verbs := [][]string{{"ls", "-l"}, {"stats"}, {"gc"}, {"compact"}, {"import", "-q", "--verify=off", "--as=good", good}, {"export", "1.22.8", "-o", filepath.Join(w.dir, "out.tar")}, {"mount"}}
 	for j, args := range verbs {
-		// CI has one verb for every other store, in turn.
-		if testing.Short() && (i%2 != 0 || i/2%len(verbs) != j) {
+		// CI has one verb for every other store, in turn, and the one that a store is named after.
+		if testing.Short() && (i%2 != 0 || i/2%len(verbs) != j) && !strings.HasPrefix(c.Name, args[0]+"-") {
 			continue
 		}
 		store := fresh()

@@ -27,6 +27,8 @@ import (
 	"slices"
 	"time"
 
+	"golang.org/x/sys/unix"
+
 	"gofs/blobstore"
 	"gofs/index"
 )
@@ -106,7 +108,11 @@ func Run(ctx context.Context, store *index.Store, o Options) (*Result, error) {
 	if err := known(store, o.Quick); err != nil {
 		return nil, fmt.Errorf("compact: %w", err)
 	}
-	c := &compaction{store: store, opts: o, cache: blobstore.NewCache(cacheSize), trees: map[blobstore.ID]*index.Tree{}, tried: map[string]int{}, r: &Result{}}
+	// Not only once minutes of work are to be published.
+	if err := unix.Access(store.PackDir(), unix.W_OK); err != nil {
+		return nil, fmt.Errorf("compact: %w", &fs.PathError{Op: "write to", Path: store.PackDir(), Err: err})
+	}
+	c := &compaction{store: store, opts: o, cache: blobstore.NewCache(cacheSize), trees: map[blobstore.ID]*index.Tree{}, tried: map[string]int{}, moved: map[string]int{}, r: &Result{}}
 	var err error
 	if c.r.Before, err = store.Size(); err != nil {
 		return nil, err
@@ -115,8 +121,8 @@ func Run(ctx context.Context, store *index.Store, o Options) (*Result, error) {
 		more, err = c.round(ctx)
 	}
 	// Also after a compaction that was interrupted before it came to this, or in
-	// which others were in the way of what is quick.
-	if err == nil || errors.Is(err, errMoved) {
+	// which others were in the way of what is quick, or the disk was full.
+	if err == nil || errors.Is(err, errMoved) || errors.Is(err, unix.ENOSPC) {
 		err = errors.Join(err, c.sweep(ctx))
 	}
 	if err != nil {
@@ -157,6 +163,7 @@ type compaction struct {
 	cache *blobstore.Cache
 	trees map[blobstore.ID]*index.Tree
 	tried map[string]int // rounds that a version has had
+	moved map[string]int // of these, those that could not be published
 	last  int            // rounds that had nothing to do but what is quick
 	done  int64          // plain bytes of the rounds that are over
 	r     *Result
@@ -192,6 +199,7 @@ func (c *compaction) round(ctx context.Context) (more bool, err error) {
 	r.progress(left)
 	packs, err := r.encode(ctx, work)
 	if errors.Is(err, blobstore.ErrSwept) {
+		c.moved[work.version.Name]++
 		return true, nil
 	}
 	if err != nil {
@@ -206,6 +214,7 @@ func (c *compaction) round(ctx context.Context) (more bool, err error) {
 	}
 	err = r.commit(ctx, packs)
 	if errors.Is(err, errMoved) {
+		c.moved[work.version.Name]++
 		return true, nil
 	}
 	if err != nil {
@@ -233,18 +242,39 @@ func (r *round) commit(ctx context.Context, packs []blobstore.Pack) error {
 	}
 	defer lock.Close()
 	err = r.there(packs)
-	var now *round
 	if err == nil {
-		now, err = r.check(ctx)
+		err = r.check(ctx, packs)
 	}
 	if err != nil {
 		return errors.Join(err, lock.Discard(packs))
 	}
-	index.Settle(packs, func(id blobstore.ID) bool { return now.quick[id] }, now.isProgram)
 	if err := lock.Commit(index.Change{Packs: packs}); err != nil {
 		return errors.Join(err, lock.Discard(packs))
 	}
 	return nil
+}
+
+// settle leaves out of packs those places of blobs that are not to be read from
+// there. A blob may be a part of several programs, a program itself, and in a
+// quick record besides. As a program it stays one, since others are deltas of it by
+// its ID; else it is read from its quick record, old or new. The functions tell what
+// a blob is read from before the packs are published. It returns whether a place is
+// left in.
+func settle(packs []blobstore.Pack, quick, program func(blobstore.ID) bool) (left func(blobstore.Placed) bool) {
+	quickNow, programNow := map[blobstore.ID]bool{}, map[blobstore.ID]bool{}
+	for _, p := range packs {
+		for _, b := range p.Blobs {
+			quickNow[b.ID] = quickNow[b.ID] || b.Quick
+			programNow[b.ID] = programNow[b.ID] || b.Program
+		}
+	}
+	left = func(b blobstore.Placed) bool {
+		return b.Program || !programNow[b.ID] && !program(b.ID) && (b.Quick || !quickNow[b.ID] && !quick(b.ID))
+	}
+	for i := range packs {
+		packs[i].Blobs = slices.DeleteFunc(packs[i].Blobs, func(b blobstore.Placed) bool { return !left(b) })
+	}
+	return left
 }
 
 // gains says whether what was made anew takes less room than what it is made
@@ -301,31 +331,36 @@ func (r *round) there(packs []blobstore.Pack) error {
 }
 
 // check says whether the records of the round may be published in the store
-// as it is now, and returns what that has. The caller has the lock.
-func (r *round) check(ctx context.Context) (now *round, err error) {
+// as it is now, and leaves out of the packs what is not to be read from there. The
+// caller has the lock.
+func (r *round) check(ctx context.Context, packs []blobstore.Pack) error {
 	snap, view, err := r.c.store.OpenView(r.c.cache)
 	if err != nil {
-		return nil, err
+		return err
 	}
 	defer view.Close()
-	now = r
+	now := r
 	if snap.Generation != r.snap.Generation {
 		now = &round{c: r.c, snap: snap, view: view}
 		if err := now.survey(ctx); err != nil {
-			return nil, err
+			return err
 		}
 	}
+	left := settle(packs, func(id blobstore.ID) bool { return now.quick[id] }, now.isProgram)
 	// What lies elsewhere once this is published.
 	moved := map[blobstore.ID]*blobstore.Record{}
 	for _, rec := range r.made {
-		for _, m := range rec.Blobs() {
-			if now.quick[m.ID] {
-				continue
+		for _, p := range rec.Placed() {
+			if left(p) {
+				moved[p.ID] = rec
 			}
-			if limit, ok := now.limits[m.ID]; ok && rec.Depth() > limit {
-				return nil, errMoved
+		}
+	}
+	for id, rec := range moved {
+		for _, s := range now.needs[id] {
+			if rec.Depth() >= s.rec.Depth() && !now.without(s, func(id blobstore.ID) bool { return moved[id] != nil }) {
+				return errMoved
 			}
-			moved[m.ID] = rec
 		}
 	}
 	for _, rec := range r.made {
@@ -335,11 +370,11 @@ func (r *round) check(ctx context.Context) (now *round, err error) {
 				base = s.rec
 			}
 			if base == nil || base.Depth() >= rec.Depth() || rec.IsProgram() && (!base.IsProgram() || base.Blobs()[0].ID != id) {
-				return nil, errMoved
+				return errMoved
 			}
 		}
 	}
-	return now, nil
+	return nil
 }
 
 // sweep removes what the rounds have left without a use.

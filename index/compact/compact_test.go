@@ -2,6 +2,7 @@ package compact
 
 import (
 	"bufio"
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -376,26 +377,37 @@ func runChild(t *testing.T, s *index.Store, kill time.Duration) (took time.Durat
 
 // Whatever comes in which order, the store has what it should have.
 func TestRandomWork(t *testing.T) {
-	r := rand.New(rand.NewPCG(7, 8))
-	s := newStore(t)
-	want := map[string]content{}
+	r := rand.New(rand.NewPCG(uint64(number("GOFS_SEED", 7)), 8))
+	s, sound := newStore(t), newStore(t)
+	want, all := map[string]content{}, map[string]content{}
 	names := []string{"1.21.0", "1.22.0", "1.22.1", "1.22.2", "1.22.3", "1.22.8", "1.23.0", "1.22.2.windows-amd64", "1.22.3.windows-amd64"}
+	goOf := func(i int) string { return cmp.Or(all[names[i]]["bin/go"], all[names[i]]["bin/go.exe"]) }
+	for i, name := range names {
+		all[name] = makeRelease(t, name)
+		// Of others, by other names.
+		all[name]["src/q/a.go"] = all[names[i/2]]["src/p0/f0.go"]
+		all[name]["src/q/a_test.go"] = all[names[i/3]]["src/p0/f0.go"] + "// more"
+		all[name][tools+"link"] = goOf(i / 2)
+		all[name][tools+"vet"] = goOf(i / 2)[:2*part] + goOf(i / 3)[2*part:]
+		all[name]["lib/f.bin"] = goOf(i / 3)[:part] + strings.Repeat(name, part/5)
+		put(t, sound, name, all[name])
+	}
 	var log []string
-	steps := 24
+	steps := number("GOFS_STEPS", 24)
 	if testing.Short() {
 		steps = 4
 	}
 	for range steps {
 		have := slices.Sorted(maps.Keys(want))
 		step := ""
-		switch what := r.IntN(10); {
+		switch what := r.IntN(14); {
 		case what < 4 || len(have) == 0:
 			name := names[r.IntN(len(names))]
 			if want[name] != nil {
 				continue
 			}
 			step = "import " + name
-			want[name] = makeRelease(t, name)
+			want[name] = all[name]
 			put(t, s, name, want[name])
 		case what < 6:
 			name := have[r.IntN(len(have))]
@@ -405,6 +417,29 @@ func TestRandomWork(t *testing.T) {
 		case what < 7:
 			step = "gc"
 			collect(t, s)
+		case what < 8:
+			step = "rebuild"
+			if err := os.Remove(filepath.Join(s.Dir(), "index.db")); err != nil {
+				t.Fatal(err)
+			}
+			if r, err := s.Rebuild(t.Context(), index.LockOptions{NoWait: true}, index.VerifyOptions{}); err != nil || !r.OK() {
+				t.Errorf("rebuild: %+v, %v", r, err)
+			}
+		case what < 10:
+			step = "damage and repair"
+			packs, err := filepath.Glob(filepath.Join(s.PackDir(), "*"+blobstore.Suffix))
+			if err != nil || len(packs) == 0 {
+				t.Fatal(err, "no packs")
+			}
+			for range 1 + r.IntN(3) {
+				name := packs[r.IntN(len(packs))]
+				st, err := os.Stat(name)
+				if err != nil {
+					t.Fatal(err)
+				}
+				damage(t, name, r.Int64N(st.Size()))
+			}
+			mend(t, s, sound)
 		default:
 			o := Options{Effort: blobstore.Effort(1 + r.IntN(2)), MaxDepth: 3 + r.IntN(5), MaxChain: 1 << (16 + r.IntN(8)), Rebase: r.IntN(3) == 0}
 			switch r.IntN(4) {
@@ -413,8 +448,12 @@ func TestRandomWork(t *testing.T) {
 			case 1, 2:
 				o.Quick = []string{have[r.IntN(len(have))]}
 			}
-			step = fmt.Sprintf("compact %+v", o)
-			run(t, s, o)
+			if step = fmt.Sprintf("compact %+v", o); r.IntN(4) == 0 {
+				step = "interrupted " + step
+				interrupted(t, s, o, 1+r.IntN(2))
+			} else {
+				run(t, s, o)
+			}
 		}
 		log = append(log, step)
 		if check(t, s, want); t.Failed() {

@@ -18,7 +18,7 @@ func (r *round) encode(ctx context.Context, w *work) ([]blobstore.Pack, error) {
 		return nil, err
 	}
 	defer out.Abort()
-	e := &encoder{round: r, work: w, out: out, relatives: r.relatives(w.release), left: r.total}
+	e := &encoder{round: r, work: w, out: out, relatives: r.relatives(w.release), left: r.total, now: r.encodes(w), replaced: map[*stored]bool{}}
 	if err := e.programs(ctx); err != nil {
 		return nil, err
 	}
@@ -40,6 +40,40 @@ type encoder struct {
 	left      int64
 	pending   map[fileKey]*blobstore.Program
 	fresh     map[blobstore.ID]*blobstore.Record // of those in pending
+	now       map[blobstore.ID]bool              // what may be encoded
+	replaced  map[*stored]bool                   // memory of replaces
+}
+
+// encodes lists the blobs of a version's work, and the programs as a whole: all
+// that may lie elsewhere after it.
+func (r *round) encodes(w *work) map[blobstore.ID]bool {
+	now := map[blobstore.ID]bool{}
+	for _, f := range slices.Concat(w.large, w.small) {
+		for _, ref := range w.release.tree.Blobs(f.entry) {
+			now[ref.ID] = true
+		}
+		if s := r.files[fileOf(w.release.tree, f.entry)]; s != nil && s.rec.IsProgram() {
+			now[s.rec.Blobs()[0].ID] = true
+		}
+	}
+	return now
+}
+
+// replaces says whether nothing will be read from a record any more once the work is
+// done.
+func (e *encoder) replaces(s *stored) bool {
+	is, ok := e.replaced[s]
+	if !ok {
+		// Of a file that is no program what is dense stays where it is.
+		is = e.without(s, func(id blobstore.ID) bool { return e.now[id] && e.sparseAt(id) })
+		e.replaced[s] = is
+	}
+	return is
+}
+
+// without says whether nothing is read from a record if some blobs lie elsewhere.
+func (r *round) without(s *stored, elsewhere func(blobstore.ID) bool) bool {
+	return !slices.ContainsFunc(s.rec.Blobs(), func(m blobstore.Member) bool { return r.at(m.ID) == s && !elsewhere(m.ID) })
 }
 
 // inOrder runs encode for each of n jobs on all workers, and writes what they
@@ -95,7 +129,7 @@ func (e *encoder) write(ctx context.Context, rec *blobstore.Record) error {
 	if rec == nil {
 		return nil
 	}
-	if err := e.out.Copy(ctx, rec); err != nil {
+	if err := e.out.Copy(ctx, rec, nil); err != nil {
 		return err
 	}
 	e.made = append(e.made, rec.Header())
@@ -107,13 +141,18 @@ func (e *encoder) write(ctx context.Context, rec *blobstore.Record) error {
 
 // limit is how deep a record of these blobs may be, for the sake of those that
 // it is a base of.
-func (r *round) limit(ids []blobstore.ID) int { return r.within(r.c.opts.MaxDepth, ids) }
+func (e *encoder) limit(ids []blobstore.ID) int { return e.within(e.c.opts.MaxDepth, ids) }
 
 // within is limit where another depth is allowed.
-func (r *round) within(limit int, ids []blobstore.ID) int {
+func (e *encoder) within(limit int, ids []blobstore.ID) int {
 	for _, id := range ids {
-		if l, ok := r.limits[id]; ok && !r.quick[id] { // what is quick stays where it is
-			limit = min(limit, l)
+		if e.quick[id] { // what is quick stays where it is
+			continue
+		}
+		for _, s := range e.needs[id] {
+			if s.rec.Depth() <= limit && !e.replaces(s) {
+				limit = s.rec.Depth() - 1
+			}
 		}
 	}
 	return limit
@@ -369,7 +408,7 @@ func (e *encoder) parts(ctx context.Context, f file, blobs []blobstore.Blob) (*b
 		}
 		for _, ref := range o.tree.Blobs(entry) {
 			s := e.at(ref.ID)
-			if s == nil || !e.dense(s) || s.rec.IsProgram() || s.rec.Quick() || s.rec.Depth() >= limit { // a program may take the place of quick records
+			if s == nil || !e.dense(s) || s.rec.IsProgram() || s.rec.Quick() || e.now[ref.ID] || s.rec.Depth() >= limit { // a program may take the place of quick records
 				continue
 			}
 			b, err := e.view.Blob(ctx, ref.ID)

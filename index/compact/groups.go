@@ -24,6 +24,8 @@ type group struct {
 	chain int64 // plain bytes of the records that the bases need
 	depth int   // the largest of the bases'
 	from  map[*stored]bool
+	has   map[blobstore.ID]bool // the bases
+	room  int64                 // their bytes
 }
 
 // groups encodes the small files.
@@ -63,8 +65,8 @@ func (e *encoder) gather() []*group {
 		ref := e.work.release.tree.Blobs(f.entry)[0]
 		class := index.ClassOf(f.path)
 		g := open[class]
-		if g == nil || g.bytes+int64(ref.Length) > groupSize[class] {
-			g = &group{class: class, from: map[*stored]bool{}}
+		if g == nil || g.bytes+int64(ref.Length) > groupSize[class] || len(g.blobs) == blobstore.MaxGroup {
+			g = &group{class: class, from: map[*stored]bool{}, has: map[blobstore.ID]bool{}}
 			open[class] = g
 			all = append(all, g)
 		}
@@ -81,7 +83,8 @@ func (e *encoder) gather() []*group {
 }
 
 // addBase finds the file that f is most like: that of the same path in the
-// nearest version whose record is not too deep.
+// nearest version whose record is not too deep. Nothing that this round encodes, too,
+// is one: nobody knows yet how deep it will lie.
 func (e *encoder) addBase(g *group, f file, own blobstore.ID) {
 	limit := e.limit([]blobstore.ID{own})
 	for _, o := range e.relatives {
@@ -91,7 +94,13 @@ func (e *encoder) addBase(g *group, f file, own blobstore.ID) {
 		}
 		id := o.tree.Blobs(entry)[0].ID
 		s := e.at(id)
-		if id == own || s == nil || !e.dense(s) || s.rec.Depth() >= limit {
+		if id == own || s == nil || !e.dense(s) || s.rec.Depth() >= limit || e.now[id] {
+			continue
+		}
+		if g.has[id] {
+			return
+		}
+		if g.room+entry.Size > blobstore.MaxBases || len(g.bases) == blobstore.MaxBaseBlobs {
 			continue
 		}
 		if !g.from[s] {
@@ -102,7 +111,8 @@ func (e *encoder) addBase(g *group, f file, own blobstore.ID) {
 			}
 			g.from[s] = true
 		}
-		g.bases = append(g.bases, id)
+		g.bases, g.has[id] = append(g.bases, id), true
+		g.room += entry.Size
 		g.depth = max(g.depth, s.rec.Depth())
 		return
 	}

@@ -3,6 +3,7 @@ package compact
 import (
 	"context"
 	"errors"
+	"fmt"
 	"slices"
 
 	"gofs/blobstore"
@@ -88,7 +89,8 @@ func (r *round) planQuick() {
 }
 
 // lastRound does what is left when no version has anything to encode, and reports
-// whether there may be more to do.
+// whether there may be more to do. It fails if a version was given up because the
+// store had changed each time.
 func (c *compaction) lastRound(ctx context.Context, r *round) (more bool, err error) {
 	c.last++
 	err = r.quicken(ctx)
@@ -97,6 +99,14 @@ func (c *compaction) lastRound(ctx context.Context, r *round) (more bool, err er
 			return true, nil
 		}
 		err = errMoved
+	}
+	if err == nil {
+		todo, _ := r.todo()
+		for _, w := range todo {
+			if c.moved[w.version.Name] >= maxTries {
+				return false, fmt.Errorf("%s: %w", w.version.Name, errMoved)
+			}
+		}
 	}
 	return false, err
 }
@@ -125,11 +135,11 @@ func (r *round) quicken(ctx context.Context) error {
 	}
 	defer out.Abort()
 	for _, id := range programs {
-		rec, err := r.view.Whole(id)
+		rec, err := r.view.Whole(ctx, id)
 		if err != nil {
 			return err
 		}
-		if err := out.Copy(ctx, rec); err != nil {
+		if err := out.Copy(ctx, rec, nil); err != nil {
 			return err
 		}
 		r.made = append(r.made, rec.Header())

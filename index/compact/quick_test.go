@@ -244,7 +244,7 @@ func TestQuickRepair(t *testing.T) {
 		t.Fatal(err)
 	}
 	id := blobstore.Sum([]byte(want["1.22.1"]["bin/go"]))
-	rec, err := view.Whole(id)
+	rec, err := view.Whole(t.Context(), id)
 	view.Close()
 	loc, ok := snap.Locate(id)
 	if err != nil || !ok {
@@ -289,7 +289,7 @@ func TestQuickMendsItself(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	program, err := view.Whole(blobstore.Sum([]byte(want["1.22.1"]["bin/go"])))
+	program, err := view.Whole(t.Context(), blobstore.Sum([]byte(want["1.22.1"]["bin/go"])))
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -344,6 +344,24 @@ func damage(t testing.TB, name string, at int64) {
 	if err := os.WriteFile(name, b, 0o644); err != nil {
 		t.Fatal(err)
 	}
+}
+
+// A quick release does not lose its quick records for a dense one that is damaged: the
+// parts would be read from there.
+func TestQuickWholeDamaged(t *testing.T) {
+	s, want := filled(t, "1.22.1", "1.22.2")
+	run(t, s, Options{Quick: []string{"1.22.1"}})
+	name, loc, rec := packOf(t, s, want["1.22.1"]["bin/go"])
+	damage(t, name, loc.Record+rec.Size()-10)
+	if _, err := Run(t.Context(), s, Options{Effort: 1, Quick: []string{}}); !errors.Is(err, blobstore.ErrDamaged) {
+		t.Errorf("quick no more: %v", err)
+	}
+	snap, view, err := s.OpenView(blobstore.NewCache(0))
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer view.Close()
+	same(t, snap, view, want)
 }
 
 // A quick program that was a delta of one that is gone is made a delta of another, as any is.
@@ -454,5 +472,26 @@ func TestProgramAsPart(t *testing.T) {
 	whole(t, s, base)
 	if again := run(t, s, Options{Effort: 3}); again.Records != 0 {
 		t.Errorf("again: %+v", again)
+	}
+}
+
+// A blob is read from one place of those that are published with it and before it.
+func TestSettle(t *testing.T) {
+	blob := func(id byte, offset int64, quick, program bool) blobstore.Placed {
+		return blobstore.Placed{ID: blobstore.ID{id}, Location: blobstore.Location{Record: offset}, Quick: quick, Program: program}
+	}
+	packs := []blobstore.Pack{
+		{Blobs: []blobstore.Placed{blob(1, 16, false, false), blob(2, 16, false, false), blob(3, 16, false, false), blob(4, 16, false, false), blob(5, 16, false, true)}},
+		{Blobs: []blobstore.Placed{blob(2, 99, true, false), blob(3, 99, true, false), blob(4, 99, true, false), blob(5, 99, false, false)}},
+	}
+	was := func(kind byte) func(blobstore.ID) bool { return func(id blobstore.ID) bool { return id[0] == kind } }
+	settle(packs, func(id blobstore.ID) bool { return id[0] == 3 || id[0] == 5 }, was(4))
+	for i, want := range [][]blobstore.Placed{
+		{blob(1, 16, false, false), blob(5, 16, false, true)},
+		{blob(2, 99, true, false), blob(3, 99, true, false)},
+	} {
+		if !slices.Equal(packs[i].Blobs, want) {
+			t.Errorf("pack %d has %+v, want %+v", i, packs[i].Blobs, want)
+		}
 	}
 }

@@ -21,11 +21,11 @@ type round struct {
 
 	versions []*release // in the order of their rounds
 	stored   map[place]*stored
-	files    map[fileKey]*stored // large files that are one record
-	limits   map[blobstore.ID]int
-	used     map[blobstore.ID]bool // blobs of versions, and programs as a whole
-	quick    map[blobstore.ID]bool // blobs that are read from quick records and stay there
-	wanted   [][]blobstore.ID      // blobs that are to be, as their records group them
+	files    map[fileKey]*stored        // large files that are one record
+	needs    map[blobstore.ID][]*stored // the records that have a blob as base
+	used     map[blobstore.ID]bool      // blobs of versions, and programs as a whole
+	quick    map[blobstore.ID]bool      // blobs that are read from quick records and stay there
+	wanted   [][]blobstore.ID           // blobs that are to be, as their records group them
 
 	total   int64 // plain bytes of all that is to do
 	made    []*blobstore.Record
@@ -69,7 +69,8 @@ type place struct {
 // stored is what the header of a record says.
 type stored struct {
 	rec   *blobstore.Record
-	chain int64 // plain bytes that decoding it takes, bases included; 0 not added up yet
+	chain int64 // plain bytes that decoding it takes, bases included
+	added bool  // chain is added up
 }
 
 // fileKey stands for the blobs of a file in their order.
@@ -136,7 +137,7 @@ func (r *release) compare(o *release) int {
 func (r *round) survey(ctx context.Context) error {
 	r.stored = map[place]*stored{}
 	r.files = map[fileKey]*stored{}
-	r.limits = map[blobstore.ID]int{}
+	r.needs = map[blobstore.ID][]*stored{}
 	r.used = map[blobstore.ID]bool{}
 	r.quick = map[blobstore.ID]bool{}
 	for _, ref := range r.snap.Packs {
@@ -222,9 +223,7 @@ func (r *round) scan(ctx context.Context, ref blobstore.PackRef) error {
 			}
 		}
 		for _, id := range rec.Bases() {
-			if limit, ok := r.limits[id]; !ok || rec.Depth() <= limit {
-				r.limits[id] = rec.Depth() - 1
-			}
+			r.needs[id] = append(r.needs[id], s)
 		}
 	}
 	return nil
@@ -240,13 +239,14 @@ func (r *round) at(id blobstore.ID) *stored {
 }
 
 // chainOf is how many plain bytes must be decoded for a record, at most:
-// bases that several of its bases share are counted for each.
+// bases that several of its bases share are counted for each. Bases that are not less
+// deep, which no reader follows, are not followed.
 func (r *round) chainOf(s *stored) int64 {
-	if s.chain == 0 {
-		s.chain = s.rec.Plain()
+	if !s.added {
+		s.chain, s.added = s.rec.Plain(), true
 		seen := map[*stored]bool{}
 		for _, id := range s.rec.Bases() {
-			if b := r.at(id); b != nil && !seen[b] {
+			if b := r.at(id); b != nil && !seen[b] && b.rec.Depth() < s.rec.Depth() {
 				seen[b] = true
 				s.chain += r.chainOf(b)
 			}
@@ -431,7 +431,7 @@ func (r *round) todo() (list []*work, left int64) {
 			blobs := v.tree.Blobs(e)
 			sparse := slices.ContainsFunc(blobs, func(ref index.Ref) bool { return r.sparseAt(ref.ID) })
 			// A program whose parts are read from quick records is a base besides.
-			if s := r.files[key]; s != nil && r.quick[blobs[0].ID] {
+			if s := r.files[key]; s != nil && slices.ContainsFunc(blobs, func(ref index.Ref) bool { return r.quick[ref.ID] }) {
 				sparse = sparse || r.sparse(s)
 			}
 			if !sparse {

@@ -9,6 +9,7 @@ import (
 	"math"
 	"slices"
 	"strings"
+	"time"
 
 	bolt "go.etcd.io/bbolt"
 
@@ -59,6 +60,7 @@ func stores() []Case {
 		list = append(list, Case{Name: name + ".zip", Want: want, Data: m.store()})
 	}
 	add("sound", "", maker{})
+	add("compact-base-of-itself", "its depth", ofItself())
 	n := uint32(len(victim))
 
 	// Headers.
@@ -460,6 +462,36 @@ func versions() []Case {
 		set(tx, "nodes", "1.22.9", bytes.Clone(tx.Bucket([]byte("nodes")).Get([]byte(name))))
 	}})
 	return list
+}
+
+// ofItself is a store in which the empty blob is its own base, and that of the victim. A
+// second version has another file of the victim's path, for a compaction to make a
+// delta of the victim.
+func ofItself() maker {
+	nothing := partOf(nil)
+	label, other := []byte("go1.22.9\ntime 2024-10-01T16:22:24Z\n"), []byte("package victim // another\n")
+	t := value(index.EncodeTree([]index.Item{
+		{Path: "VERSION", Mode: 0o644, Size: int64(len(label)), Blobs: []index.Ref{{ID: blobstore.Sum(label), Length: uint32(len(label))}}},
+		{Path: "src/victim.go", Mode: 0o644, Size: int64(len(other)), Blobs: []index.Ref{{ID: blobstore.Sum(other), Length: uint32(len(other))}}},
+	}))
+	second := rawOf(t)
+	second.kind = tree
+	m := maker{records: []record{
+		{encoding: delta, depth: 1, effort: 3, parts: []part{nothing}, bases: []blobstore.ID{nothing.id}},
+		rawOf(label, other), second,
+		{encoding: delta, depth: 2, effort: 3, parts: []part{partOf(victim)}, bases: []blobstore.ID{nothing.id}, stored: []byte("x")},
+	}}
+	m.index = func(tx *bolt.Tx) {
+		const name = "1.22.9"
+		v := index.Version{
+			Name: name, Release: name, Platform: "linux-amd64", Tree: blobstore.Sum(t), Time: 1727799744,
+			Source: "test", Imported: time.Unix(1_800_000_000, 0).UTC(), Files: 2, Folders: 2, Bytes: 60, RootNode: 2 * rootNode,
+		}
+		set(tx, "versions", name, seal(value(json.Marshal(v))))
+		nodes := maker{tree: t}
+		set(tx, "nodes", name, seal(nodes.rightNodes()))
+	}
+	return m
 }
 
 // indexes are databases that bbolt reads, and that lie.
