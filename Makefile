@@ -42,13 +42,13 @@ vet:
 # test runs with the race detector what threads are in, and without it what is
 # arithmetic, whole releases or other processes, which it makes ten times slower
 # and cannot see more in.
-UNRACED = ^Test(Real|Rebase|Killed|Patch|Pending)
+UNRACED = ^Test(Real|Rebase|Killed|Patch|Pending|EveryByte|EveryLength|Repair|Memory|TarLimits|ZipHuge|HostileArchives)
 RACED = $$($(GO) list ./... | grep -v -e /internal/durable -e /index/compact)
 test:
 	$(GO) test -race -short -skip '$(UNRACED)' -timeout 20m $(RACED)
 	$(GO) test -race -short -run '^Test(Meanwhile|RandomWork|Cancelled)$$' ./index/compact
 	$(GO) test ./blobstore/internal/goprog ./index/compact ./internal/durable
-	$(GO) test -run '$(UNRACED)' ./importer/...
+	$(GO) test -short -run '$(UNRACED)' ./blobstore ./importer/... ./cmd/gofs
 
 # fuzz gives every fuzz target FUZZTIME: inputs, since one that ends by the clock fails
 # at times with "context deadline exceeded", which is no finding.

@@ -52,6 +52,7 @@ func (s *Store) Diff(ctx context.Context, from, to string) (*Diff, error) {
 	}
 	defer view.Close()
 	d := &differ{shares: map[blobstore.ID]uint32{}}
+	d.d.Added, d.d.Removed, d.d.Changed = []DiffFile{}, []DiffFile{}, []DiffChange{}
 	for i, name := range []string{from, to} {
 		v, ok := snap.Find(name)
 		if !ok {

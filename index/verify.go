@@ -5,6 +5,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io/fs"
 	"path"
 	"runtime"
 	"slices"
@@ -60,6 +61,11 @@ func (s *Store) Verify(ctx context.Context, o VerifyOptions) (*VerifyReport, err
 		return nil, err
 	}
 	defer view.Close()
+	for name, err := range view.Broken() {
+		if errors.Is(err, fs.ErrPermission) {
+			return nil, fmt.Errorf("pack %s: %w", name, err) // that is no damage
+		}
+	}
 	if o.Progress == nil {
 		o.Progress = func(int64) {}
 	}

@@ -24,6 +24,9 @@ the bases a file is stored as a delta of is not counted.`,
 		Args:              usageArgs(cobra.ExactArgs(2)),
 		ValidArgsFunction: g.completeVersions,
 		RunE: func(cmd *cobra.Command, args []string) error {
+			if asJSON && short {
+				return usagef("--summary does not go with --json, which has all (see gofs diff --help)")
+			}
 			s, err := g.openStore()
 			if err != nil {
 				return err

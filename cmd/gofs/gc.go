@@ -43,7 +43,7 @@ less room than to keep the base.`,
 			}})
 			b.clear()
 			if err != nil {
-				return err
+				return roomHint(err)
 			}
 			if r.Bases > 0 && !dryRun && !keepBases {
 				if err := w.Close(); err != nil {

@@ -122,6 +122,9 @@ func (c *importCmd) run(ctx context.Context, args []string) error {
 	if !slices.Contains([]string{"auto", "require", "off"}, c.verify) {
 		return usagef("--verify %q: not auto, require or off", c.verify)
 	}
+	if err := c.readAfter(); err != nil {
+		return err
+	}
 	if c.store, err = c.g.createStore(ctx); err != nil {
 		return err
 	}
@@ -141,7 +144,7 @@ func (c *importCmd) run(ctx context.Context, args []string) error {
 	defer c.bar.clear()
 	for i, arg := range args {
 		if err := c.one(ctx, arg, i, len(args), int64(limit)); err != nil {
-			return err
+			return roomHint(err)
 		}
 	}
 	return c.compactNow(ctx)

@@ -84,7 +84,11 @@ func run(args []string) int {
 		return int(status)
 	}
 	if ctx.Err() != nil && errors.Is(err, context.Canceled) {
-		err = errors.New("interrupted")
+		kept := ""
+		if errors.As(err, new(resumable)) {
+			kept = " (what is done is kept, the next gofs compact goes on from there)"
+		}
+		err = fmt.Errorf("interrupted%s", kept)
 	}
 	fmt.Fprintf(os.Stderr, "gofs: %s\n", printable(strings.ReplaceAll(err.Error(), "\n", "; ")))
 	var usage usageError
@@ -92,6 +96,19 @@ func run(args []string) int {
 		return exitUsage
 	}
 	return exitFailed
+}
+
+// resumable marks the error of what goes on where it ended.
+type resumable struct{ error }
+
+func (e resumable) Unwrap() error { return e.error }
+
+// roomHint adds to an error of a full disk what can be done.
+func roomHint(err error) error {
+	if errors.Is(err, syscall.ENOSPC) {
+		return fmt.Errorf("%w (nothing is lost; gofs rm and gofs gc make room)", err)
+	}
+	return err
 }
 
 // exitStatus ends the process with a status and no further message, for
