@@ -42,13 +42,14 @@ vet:
 # test runs with the race detector what threads are in, and without it what is
 # arithmetic, whole releases or other processes, which it makes ten times slower
 # and cannot see more in.
-UNRACED = ^Test(Real|Rebase|Killed|Patch|Pending|EveryByte|EveryLength|Repair|Memory|TarLimits|ZipHuge|HostileArchives)
-RACED = $$($(GO) list ./... | grep -v -e /internal/durable -e /index/compact)
+UNRACED = ^Test(Real|Rebase|Killed|Patch|Pending|EveryByte|EveryLength|Repair|Memory|FullDisk|TarLimits|ZipHuge|Damaged|Cunning)
+RACED = $$($(GO) list ./... | grep -v -e /internal/durable -e /index/compact -e /bench -e /cmd/gofs$$)
 test:
 	$(GO) test -race -short -skip '$(UNRACED)' -timeout 20m $(RACED)
-	$(GO) test -race -short -run '^Test(Meanwhile|RandomWork|Cancelled)$$' ./index/compact
+	$(GO) test -race -short -run '^Test(Meanwhile|Cancelled|Store)$$/^(import|mount|mount_hot|supervise|warm)$$' ./index/compact ./cmd/gofs
+	$(GO) test -short -run '$(UNRACED)' ./blobstore ./blobstore/internal/delta ./importer/... ./index
+	$(GO) test -short ./bench ./cmd/gofs
 	$(GO) test ./blobstore/internal/goprog ./index/compact ./internal/durable
-	$(GO) test -short -run '$(UNRACED)' ./blobstore ./importer/... ./cmd/gofs
 
 # fuzz gives every fuzz target FUZZTIME: inputs, since one that ends by the clock fails
 # at times with "context deadline exceeded", which is no finding.

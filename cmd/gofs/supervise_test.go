@@ -105,7 +105,7 @@ func disturbances(m *mounted, other string) map[string]func() {
 }
 
 // buildThrough builds a program with an empty cache, and disturbs until it is
-// done, in turns; in short tests three times each.
+// done, in turns; in short tests twice each.
 func buildThrough(t *testing.T, m *mounted, disturb ...func()) {
 	build := *m
 	build.t, build.cache = t, t.TempDir()
@@ -133,7 +133,7 @@ func buildThrough(t *testing.T, m *mounted, disturb ...func()) {
 			}
 			return
 		default:
-			if n >= 3*len(disturb) && testing.Short() {
+			if n >= 2*len(disturb) && testing.Short() {
 				n--
 				time.Sleep(10 * time.Millisecond)
 				continue

@@ -393,7 +393,7 @@ func TestRandomWork(t *testing.T) {
 		put(t, sound, name, all[name])
 	}
 	var log []string
-	steps := number("GOFS_STEPS", 24)
+	steps := number("GOFS_STEPS", 16)
 	if testing.Short() {
 		steps = 4
 	}
