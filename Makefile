@@ -46,10 +46,10 @@ UNRACED = ^Test(Real|Rebase|Killed|Patch|Pending|EveryByte|EveryLength|Repair|Me
 RACED = $$($(GO) list ./... | grep -v -e /internal/durable -e /index/compact -e /bench -e /cmd/gofs$$)
 test:
 	$(GO) test -race -short -skip '$(UNRACED)' -timeout 20m $(RACED)
-	$(GO) test -race -short -run '^Test(Meanwhile|Cancelled|Store)$$/^(import|mount|mount_hot|supervise|warm)$$' ./index/compact ./cmd/gofs
+	$(GO) test -race -run '^Test(Meanwhile|Cancelled)$$/^gc$$' ./index/compact
+	$(GO) test -race -short -run '^TestStore$$/^(import|mount|mount_hot|supervise|warm)$$' ./cmd/gofs
 	$(GO) test -short -run '$(UNRACED)' ./blobstore ./blobstore/internal/delta ./importer/... ./index
-	$(GO) test -short ./bench ./cmd/gofs
-	$(GO) test ./blobstore/internal/goprog ./index/compact ./internal/durable
+	$(GO) test -short ./bench ./cmd/gofs ./blobstore/internal/goprog ./index/compact ./internal/durable
 
 # fuzz gives every fuzz target FUZZTIME: inputs, since one that ends by the clock fails
 # at times with "context deadline exceeded", which is no finding.

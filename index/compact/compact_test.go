@@ -214,9 +214,6 @@ func TestMeanwhile(t *testing.T) {
 			put(t, s, "1.23.0", want["1.23.0"])
 		}},
 	} {
-		if testing.Short() && name != "gc" {
-			continue
-		}
 		t.Run(name, func(t *testing.T) {
 			s, want := filled(t, "1.22.0", "1.22.1")
 			run(t, s, Options{}) // so that there are bases to lose
@@ -290,7 +287,7 @@ func TestCancelled(t *testing.T) {
 func TestKilled(t *testing.T) {
 	points := 8
 	if testing.Short() {
-		points = 1
+		points = 3
 	}
 	if n, err := strconv.Atoi(os.Getenv("GOFS_KILL_POINTS")); err == nil {
 		points = n
@@ -395,7 +392,7 @@ func TestRandomWork(t *testing.T) {
 	var log []string
 	steps := number("GOFS_STEPS", 16)
 	if testing.Short() {
-		steps = 4
+		steps = 10
 	}
 	for range steps {
 		have := slices.Sorted(maps.Keys(want))
