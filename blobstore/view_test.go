@@ -463,3 +463,34 @@ func TestVerifyCancelled(t *testing.T) {
 		t.Errorf("error %v", err)
 	}
 }
+
+// A record that nothing is read from any more, with a base that lies deeper by now, is no
+// damage: gc removes it. One whose bytes have changed is.
+func TestVerifyReplaced(t *testing.T) {
+	dir := t.TempDir()
+	base, data, other := text(1, 50_000), append(text(1, 40_000), "and more"...), append(text(1, 50_000), "of another"...)
+	delta := group(data)
+	delta.Bases = []Blob{blob(base)}
+	old := store(t, dir, group(base), delta)
+	deeper := group(base)
+	deeper.Bases, deeper.Depth = []Blob{blob(other)}, 0
+	now := store(t, dir, group(other), deeper, group(data))
+	refs, loc := number(append(old, now...), 1)
+	v := openView(t, dir, refs, loc)
+	if r, err := v.Stored(Sum(base)); err != nil || r.Depth() != 1 {
+		t.Fatalf("the base is not a delta itself: %v, %v", r, err)
+	}
+	for _, p := range []Pack{old[0], now[0]} {
+		if found := verify(t, v, p.Name); len(found) > 0 {
+			t.Errorf("damage %+v", found)
+		}
+	}
+	b := readPack(t, dir, old[0].Name)
+	b[len(b)-packTrailer-3] ^= 1
+	if err := os.WriteFile(packPath(dir, old[0].Name), b, 0o644); err != nil {
+		t.Fatal(err)
+	}
+	if found := verify(t, openView(t, dir, refs, loc), old[0].Name); len(found) != 1 {
+		t.Errorf("damage of what is replaced: %+v", found)
+	}
+}

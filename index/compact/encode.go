@@ -4,6 +4,7 @@ import (
 	"context"
 	"slices"
 	"strings"
+	"sync"
 
 	"golang.org/x/sync/errgroup"
 
@@ -41,7 +42,8 @@ type encoder struct {
 	pending   map[fileKey]*blobstore.Program
 	fresh     map[blobstore.ID]*blobstore.Record // of those in pending
 	now       map[blobstore.ID]bool              // what may be encoded
-	replaced  map[*stored]bool                   // memory of replaces
+	mu        sync.Mutex
+	replaced  map[*stored]bool // memory of replaces, under mu
 }
 
 // encodes lists the blobs of a version's work, and the programs as a whole: all
@@ -62,6 +64,8 @@ func (r *round) encodes(w *work) map[blobstore.ID]bool {
 // replaces says whether nothing will be read from a record any more once the work is
 // done.
 func (e *encoder) replaces(s *stored) bool {
+	e.mu.Lock()
+	defer e.mu.Unlock()
 	is, ok := e.replaced[s]
 	if !ok {
 		// Of a file that is no program what is dense stays where it is.
