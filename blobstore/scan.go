@@ -321,8 +321,8 @@ func (d *Decoded) Check(id ID, loc Location) error {
 }
 
 // VerifyPack decodes every record of a pack of the view that something is read from,
-// also those behind damage, and checks every blob and the checksums of the other records, with as many goroutines as there are
-// processors. It reports damage through found, which is not called
+// also those behind damage, and checks every blob, and of other records the
+// checksum, with as many goroutines as there are processors. It reports damage through found, which is not called
 // concurrently; read, which is, gets the size of each record that was read and
 // the blobs in it that are sound. The error is the context's, or one that is
 // not damage.

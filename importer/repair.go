@@ -429,6 +429,9 @@ func (r *Repair) records(ctx context.Context) error {
 // They are encoded anew, without it, wherever they lie; then the program that such
 // a record holds is no base either.
 func (r *Repair) spread(ctx context.Context) error {
+	if len(r.lost)+len(r.anew) == 0 {
+		return nil
+	}
 	for before := -1; before < len(r.lost)+len(r.moved); {
 		before = len(r.lost) + len(r.moved)
 		for _, ref := range r.snap.Packs {
@@ -478,9 +481,7 @@ func (r *Repair) eachRecord(ref blobstore.PackRef, content bool, fn func(*blobst
 		}
 		var here []blobstore.ID
 		for _, b := range rec.Placed() {
-			loc := b.Location
-			loc.Pack = ref.Number
-			if at, ok := r.snap.Locate(b.ID); ok && at == loc {
+			if r.reads(ref.Number, b) {
 				here = append(here, b.ID)
 				seen[b.ID] = true
 			}
@@ -493,6 +494,13 @@ func (r *Repair) eachRecord(ref blobstore.PackRef, content bool, fn func(*blobst
 		}
 	}
 	return seen, nil
+}
+
+// reads says whether the index has a blob just where a record of a pack has it.
+func (r *Repair) reads(pack uint32, b blobstore.Placed) bool {
+	at, ok := r.snap.Locate(b.ID)
+	b.Location.Pack = pack
+	return ok && at == b.Location
 }
 
 // others lists the blobs that the index says are in a pack, but those seen.
@@ -518,11 +526,7 @@ func (r *Repair) salvage(ctx context.Context, ref blobstore.PackRef) error {
 			return r.again(ctx, here)
 		}
 		// What is read from elsewhere stays there.
-		return r.w.Copy(ctx, rec, func(p blobstore.Placed) bool {
-			at, ok := r.snap.Locate(p.ID)
-			p.Location.Pack = ref.Number
-			return ok && at == p.Location
-		})
+		return r.w.Copy(ctx, rec, func(p blobstore.Placed) bool { return r.reads(ref.Number, p) })
 	})
 	if err == nil {
 		err = r.again(ctx, r.others(ref, seen))

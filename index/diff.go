@@ -69,8 +69,7 @@ func (s *Store) Diff(ctx context.Context, from, to string) (*Diff, error) {
 	c := &collection{writer: &Writer{store: s}, snap: snap, view: view}
 	err = c.eachRecord(ctx, func(ref blobstore.PackRef, r *blobstore.Record) {
 		for _, b := range r.Placed() {
-			loc, ok := snap.Locate(b.ID)
-			if ok && loc.Pack == ref.Number && loc.Record == b.Location.Record && loc.Offset == b.Location.Offset {
+			if c.lies(ref.Number, b) {
 				d.shares[b.ID] = b.Stored
 			}
 		}

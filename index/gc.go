@@ -4,7 +4,6 @@ import (
 	"bytes"
 	"cmp"
 	"context"
-	"crypto/sha256"
 	"errors"
 	"fmt"
 	"maps"
@@ -114,7 +113,7 @@ type packUse struct {
 // mark finds the blobs in use: those of the versions, and the bases that
 // these need.
 func (c *collection) mark(ctx context.Context) error {
-	files := map[[sha256.Size]byte]bool{} // of several blobs
+	files := map[PartsKey]bool{} // of several blobs
 	for i := range c.snap.Versions {
 		v := &c.snap.Versions[i]
 		t, err := c.snap.Tree(ctx, c.view, v)
@@ -131,8 +130,8 @@ func (c *collection) mark(ctx context.Context) error {
 			c.live[r.ID] = true
 		}
 		for j := range t.Entries {
-			if refs := t.Blobs(&t.Entries[j]); len(refs) > 1 {
-				files[refsKey(refs)] = true
+			if e := &t.Entries[j]; len(t.Blobs(e)) > 1 {
+				files[PartsOf(t, e)] = true
 			}
 		}
 	}
@@ -164,12 +163,7 @@ func (c *collection) mark(ctx context.Context) error {
 	// A program of a version that is stored quickly, too, stays: those of neighbouring
 	// releases that are still to come are deltas of it.
 	for _, r := range programs {
-		parts := r.Parts()
-		refs := make([]Ref, len(parts))
-		for i, m := range parts {
-			refs[i].ID = m.ID
-		}
-		if files[refsKey(refs)] && slices.ContainsFunc(parts, func(m blobstore.Member) bool { return c.quick[m.ID] }) {
+		if files[PartsOfRecord(r.Record)] && slices.ContainsFunc(r.Parts(), func(m blobstore.Member) bool { return c.quick[m.ID] }) {
 			c.live[r.Blobs()[0].ID] = true
 		}
 	}
@@ -184,15 +178,6 @@ func (c *collection) mark(ctx context.Context) error {
 		}
 	}
 	return nil
-}
-
-// refsKey stands for the blobs of a file in their order.
-func refsKey(refs []Ref) [sha256.Size]byte {
-	b := make([]byte, 0, len(refs)*sha256.Size)
-	for _, r := range refs {
-		b = append(b, r.ID[:]...)
-	}
-	return sha256.Sum256(b)
 }
 
 // used lists the blobs of a record that are in use and read from there. A
@@ -317,11 +302,14 @@ func (c *collection) sweep(ctx context.Context) (more bool, err error) {
 // fitting returns of the packs that are to be rewritten those that there is room for:
 // none if others are removed first, else at least the one that needs least.
 func (c *collection) fitting(rewrite []packUse, others bool) (now []packUse, more bool) {
+	if len(rewrite) == 0 {
+		return nil, false
+	}
 	room, need := c.room(), int64(0)
 	for _, p := range rewrite {
 		need += p.used
 	}
-	if need <= room || len(rewrite) == 0 {
+	if need <= room {
 		return rewrite, false
 	}
 	if others {

@@ -450,6 +450,28 @@ func (d *numbers) byte() byte {
 	return c
 }
 
+// PartsKey stands for the blobs of a file, or the parts of a program, in their order.
+type PartsKey [sha256.Size]byte
+
+// PartsOf is the key of a file of a tree.
+func PartsOf(t *Tree, e *Entry) PartsKey {
+	return partsKey(t.Blobs(e), func(r Ref) blobstore.ID { return r.ID })
+}
+
+// PartsOfRecord is the key of the file that a record holds, if it holds one.
+func PartsOfRecord(r *blobstore.Record) PartsKey {
+	return partsKey(r.Parts(), func(m blobstore.Member) blobstore.ID { return m.ID })
+}
+
+func partsKey[T any](parts []T, id func(T) blobstore.ID) PartsKey {
+	b := make([]byte, 0, len(parts)*sha256.Size)
+	for _, p := range parts {
+		id := id(p)
+		b = append(b, id[:]...)
+	}
+	return sha256.Sum256(b)
+}
+
 // FileKey identifies what a file or symbolic link is, whatever its name: files
 // with equal keys share an inode. It is the SHA-256 of the kind, the mode and
 // the blobs or the target.

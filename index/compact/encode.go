@@ -39,7 +39,7 @@ type encoder struct {
 	out       *blobstore.Writer
 	relatives []*release
 	left      int64
-	pending   map[fileKey]*blobstore.Program
+	pending   map[index.PartsKey]*blobstore.Program
 	fresh     map[blobstore.ID]*blobstore.Record // of those in pending
 	now       map[blobstore.ID]bool              // what may be encoded
 	mu        sync.Mutex
@@ -54,7 +54,7 @@ func (r *round) encodes(w *work) map[blobstore.ID]bool {
 		for _, ref := range w.release.tree.Blobs(f.entry) {
 			now[ref.ID] = true
 		}
-		if s := r.files[fileOf(w.release.tree, f.entry)]; s != nil && s.rec.IsProgram() {
+		if s := r.files[index.PartsOf(w.release.tree, f.entry)]; s != nil && s.rec.IsProgram() {
 			now[s.rec.Blobs()[0].ID] = true
 		}
 	}
@@ -191,7 +191,7 @@ func rankOf(path string) int {
 
 // programs encodes the large files.
 func (e *encoder) programs(ctx context.Context) error {
-	e.pending, e.fresh = map[fileKey]*blobstore.Program{}, map[blobstore.ID]*blobstore.Record{}
+	e.pending, e.fresh = map[index.PartsKey]*blobstore.Program{}, map[blobstore.ID]*blobstore.Record{}
 	files := slices.Clone(e.work.large)
 	slices.SortStableFunc(files, func(a, b file) int {
 		if ra, rb := rankOf(a.path), rankOf(b.path); ra != rb {
@@ -207,7 +207,7 @@ func (e *encoder) programs(ctx context.Context) error {
 			return err
 		}
 		if program != nil {
-			e.pending[fileOf(e.work.release.tree, f.entry)] = program
+			e.pending[index.PartsOf(e.work.release.tree, f.entry)] = program
 			e.fresh[program.ID] = rec.Header()
 		}
 		if err := e.write(ctx, rec); err != nil {
@@ -376,7 +376,7 @@ func (e *encoder) program(ctx context.Context, v *release, path string, depth in
 	if !ok || entry.Kind != index.File {
 		return nil, nil
 	}
-	key := fileOf(v.tree, entry)
+	key := index.PartsOf(v.tree, entry)
 	if p := e.pending[key]; p != nil {
 		if p.Depth > depth {
 			return nil, nil

@@ -19,14 +19,7 @@ func TestGroupsOfTiny(t *testing.T) {
 		items = append(items, index.Item{Path: fmt.Sprintf("test/%d/f%d.go", i/1000, i), Mode: 0o644, Size: int64(len(data)),
 			Blobs: []index.Ref{{ID: blobstore.Sum([]byte(data)), Length: uint32(len(data))}}})
 	}
-	encoded, err := index.EncodeTree(items)
-	if err != nil {
-		t.Fatal(err)
-	}
-	tree, err := index.DecodeTree(encoded)
-	if err != nil {
-		t.Fatal(err)
-	}
+	_, tree := treeOf(t, items)
 	w.release = &release{tree: tree}
 	_ = tree.Walk(func(path string, e *index.Entry) error {
 		if e.Kind == index.File {

@@ -215,14 +215,7 @@ func put(t testing.TB, s *index.Store, name string, c content) {
 		items = append(items, it)
 		v.Bytes += it.Size
 	}
-	encoded, err := index.EncodeTree(items)
-	if err != nil {
-		t.Fatal(err)
-	}
-	tree, err := index.DecodeTree(encoded)
-	if err != nil {
-		t.Fatal(err)
-	}
+	encoded, tree := treeOf(t, items)
 	v.Folders, v.Tree = len(tree.Folders), blobstore.Sum(encoded)
 	add(blobstore.Group{Kind: blobstore.Tree, Blobs: []blobstore.Blob{{ID: v.Tree, Data: encoded}}})
 	record, err := index.VersionRecord(&v)
@@ -237,6 +230,20 @@ func put(t testing.TB, s *index.Store, name string, c content) {
 	if err := w.Commit(index.Change{Packs: packs, Add: []index.Addition{{Version: v, Tree: tree}}}); err != nil {
 		t.Fatal(err)
 	}
+}
+
+// treeOf is the tree of files, encoded and not.
+func treeOf(t testing.TB, items []index.Item) ([]byte, *index.Tree) {
+	t.Helper()
+	encoded, err := index.EncodeTree(items)
+	if err != nil {
+		t.Fatal(err)
+	}
+	tree, err := index.DecodeTree(encoded)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return encoded, tree
 }
 
 // filled is a store with releases.

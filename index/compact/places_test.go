@@ -34,20 +34,32 @@ func interrupted(t testing.TB, s *index.Store, o Options, rounds int) {
 
 const allRounds = 1 << 20
 
-// mend repairs a store from another one.
-func mend(t testing.TB, s, other *index.Store) {
+// mend repairs a store, from others where it needs them.
+func mend(t testing.TB, s *index.Store, others ...*index.Store) *importer.RepairResult {
 	t.Helper()
 	r, err := importer.NewRepair(t.Context(), s, index.LockOptions{NoWait: true})
 	if err != nil {
 		t.Fatal(err)
 	}
 	defer r.Close()
-	if err := r.FromStore(t.Context(), other); err != nil {
-		t.Fatal(err)
+	for _, other := range others {
+		if err := r.FromStore(t.Context(), other); err != nil {
+			t.Fatal(err)
+		}
 	}
-	if _, err := r.Commit(t.Context()); err != nil || r.Missing() > 0 {
-		t.Fatalf("repair: %v, %d missing", err, r.Missing())
+	res, err := r.Commit(t.Context())
+	if err != nil || r.Missing() > 0 || res.Mended != res.Damaged {
+		t.Fatalf("repair: %+v, %v, %d missing", res, err, r.Missing())
 	}
+	return res
+}
+
+// hurt damages the record that data is read from, which it returns.
+func hurt(t testing.TB, s *index.Store, data string) *blobstore.Record {
+	t.Helper()
+	name, loc, rec := packOf(t, s, data)
+	damage(t, name, loc.Record+rec.Size()-10)
+	return rec
 }
 
 // packOf tells where a blob is read: the file of the pack, the place and the record.
@@ -165,11 +177,11 @@ func TestRepairOfStalePlaces(t *testing.T) {
 	if name == stale || after.Depth() >= before.Depth() || !slices.Contains(needs.Bases(), blobstore.Sum([]byte(moves))) || needs.Depth() > before.Depth() {
 		t.Fatalf("depth %d, before %d, of what needs it %d", after.Depth(), before.Depth(), needs.Depth())
 	}
-	name, loc, rec := packOf(t, s, want["1.22.1"]["lib/time/zoneinfo.zip"][:part])
-	if name != stale {
+	zone := want["1.22.1"]["lib/time/zoneinfo.zip"][:part]
+	if pack, _, _ := packOf(t, s, zone); pack != stale {
 		t.Fatal("not in the stale pack")
 	}
-	damage(t, name, loc.Record+rec.Size()-10)
+	hurt(t, s, zone)
 	mend(t, s, other)
 	check(t, s, want)
 	// Nothing is left to mend.
@@ -196,11 +208,11 @@ func TestRepairOfPart(t *testing.T) {
 	add("1.22.0", c)
 	run(t, s, Options{})
 	check(t, s, want)
-	name, loc, rec := packOf(t, s, c["VERSION"])
+	name, _, _ := packOf(t, s, c["VERSION"])
 	if pack, _, _ := packOf(t, s, c[begins]); pack != name {
 		t.Fatal("not one pack")
 	}
-	damage(t, name, loc.Record+rec.Size()-10)
+	hurt(t, s, c["VERSION"])
 	mend(t, s, other)
 	check(t, s, want)
 }
@@ -231,20 +243,12 @@ func TestRepairBesideMemory(t *testing.T) {
 	s, want := newStore(t), map[string]content{"1.22.1": {"VERSION": "go1.22.1", "bin/go": large(t)}}
 	put(t, s, "1.22.1", want["1.22.1"])
 	run(t, s, Options{Quick: []string{"1.22.1"}})
-	name, loc, rec := packOf(t, s, want["1.22.1"]["bin/go"][12*part:13*part])
-	if !rec.Quick() {
+	if !hurt(t, s, want["1.22.1"]["bin/go"][12*part:13*part]).Quick() {
 		t.Fatal("not quick")
 	}
-	damage(t, name, loc.Record+rec.Size()-10)
-	r, err := importer.NewRepair(t.Context(), s, index.LockOptions{NoWait: true})
-	if err != nil {
-		t.Fatal(err)
+	if res := mend(t, s); res.Damaged != 1 || res.Mended != 1 {
+		t.Fatalf("%+v", res)
 	}
-	defer r.Close()
-	if res, err := r.Commit(t.Context()); err != nil || res.Damaged != 1 || res.Mended != 1 {
-		t.Fatalf("%+v, %v", res, err)
-	}
-	r.Close()
 	check(t, s, want)
 }
 

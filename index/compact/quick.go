@@ -182,7 +182,7 @@ func (r *round) astray() []blobstore.ID {
 			if e.Kind != index.File || !slices.ContainsFunc(v.tree.Blobs(e), func(ref index.Ref) bool { return r.sparseAt(ref.ID) }) {
 				continue
 			}
-			s := r.files[fileOf(v.tree, e)]
+			s := r.files[index.PartsOf(v.tree, e)]
 			if s == nil || !s.rec.IsProgram() || r.sparse(s) {
 				continue
 			}

@@ -10,7 +10,6 @@ import (
 	"testing"
 
 	"gofs/blobstore"
-	"gofs/importer"
 	"gofs/index"
 )
 
@@ -239,39 +238,14 @@ func TestQuickRepair(t *testing.T) {
 	s, want := filled(t, "1.22.1", "1.22.2")
 	other, _ := filled(t, "1.22.1", "1.22.2")
 	run(t, s, Options{Quick: []string{"1.22.1"}})
-	snap, view, err := s.OpenView(blobstore.NewCache(0))
-	if err != nil {
-		t.Fatal(err)
+	if whole(t, s, want["1.22.1"]["bin/go"]) == nil {
+		t.Fatal("no whole go command")
 	}
-	id := blobstore.Sum([]byte(want["1.22.1"]["bin/go"]))
-	rec, err := view.Whole(t.Context(), id)
-	view.Close()
-	loc, ok := snap.Locate(id)
-	if err != nil || !ok {
-		t.Fatalf("no whole go command: %v", err)
-	}
-	for _, ref := range snap.Packs {
-		if ref.Number == loc.Pack {
-			damage(t, filepath.Join(s.PackDir(), ref.Name+blobstore.Suffix), loc.Record+rec.Size()-10)
-		}
-	}
+	hurt(t, s, want["1.22.1"]["bin/go"])
 	if r, err := s.Verify(t.Context(), index.VerifyOptions{}); err != nil || r.OK() {
 		t.Fatalf("the damage is not seen: %+v, %v", r, err)
 	}
-	r, err := importer.NewRepair(t.Context(), s, index.LockOptions{NoWait: true})
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer r.Close()
-	if err := r.FromStore(t.Context(), other); err != nil {
-		t.Fatal(err)
-	}
-	if res, err := r.Commit(t.Context()); err != nil || res.Mended != res.Damaged {
-		t.Fatalf("%+v, %v", res, err)
-	}
-	if err := r.Close(); err != nil {
-		t.Fatal(err)
-	}
+	mend(t, s, other)
 	for range 2 {
 		check(t, s, want)
 		if got, _ := quickly(t, s, "1.22.1"); !slices.Equal(got, forBuilds(want["1.22.1"])) {
@@ -285,42 +259,14 @@ func TestQuickRepair(t *testing.T) {
 func TestQuickMendsItself(t *testing.T) {
 	s, want := filled(t, "1.22.1", "1.22.2")
 	run(t, s, Options{Quick: []string{"1.22.1"}})
-	snap, view, err := s.OpenView(blobstore.NewCache(0))
-	if err != nil {
-		t.Fatal(err)
-	}
-	program, err := view.Whole(t.Context(), blobstore.Sum([]byte(want["1.22.1"]["bin/go"])))
-	if err != nil {
-		t.Fatal(err)
-	}
-	chunk := program.Parts()[0].ID
-	rec, err := view.Stored(chunk)
-	view.Close()
-	loc, ok := snap.Locate(chunk)
-	if err != nil || !ok || !rec.Quick() {
-		t.Fatalf("the go command is not quick: %v", err)
-	}
-	for _, ref := range snap.Packs {
-		if ref.Number == loc.Pack {
-			damage(t, filepath.Join(s.PackDir(), ref.Name+blobstore.Suffix), loc.Record+rec.Size()-10)
-		}
+	if !hurt(t, s, want["1.22.1"]["bin/go"][:part]).Quick() {
+		t.Fatal("the go command is not quick")
 	}
 	if r, err := s.Verify(t.Context(), index.VerifyOptions{}); err != nil || r.OK() {
 		t.Fatalf("the damage is not seen: %+v, %v", r, err)
 	}
-	r, err := importer.NewRepair(t.Context(), s, index.LockOptions{NoWait: true})
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer r.Close()
-	if r.Missing() != 0 {
-		t.Errorf("%d blobs are missing", r.Missing())
-	}
-	if res, err := r.Commit(t.Context()); err != nil || res.Mended == 0 || res.Mended != res.Damaged {
-		t.Fatalf("%+v, %v", res, err)
-	}
-	if err := r.Close(); err != nil {
-		t.Fatal(err)
+	if res := mend(t, s); res.Mended == 0 {
+		t.Errorf("%+v", res)
 	}
 	check(t, s, want)
 	run(t, s, Options{Quick: []string{"1.22.1"}})
@@ -351,8 +297,7 @@ func damage(t testing.TB, name string, at int64) {
 func TestQuickWholeDamaged(t *testing.T) {
 	s, want := filled(t, "1.22.1", "1.22.2")
 	run(t, s, Options{Quick: []string{"1.22.1"}})
-	name, loc, rec := packOf(t, s, want["1.22.1"]["bin/go"])
-	damage(t, name, loc.Record+rec.Size()-10)
+	hurt(t, s, want["1.22.1"]["bin/go"])
 	if _, err := Run(t.Context(), s, Options{Effort: 1, Quick: []string{}}); !errors.Is(err, blobstore.ErrDamaged) {
 		t.Errorf("quick no more: %v", err)
 	}

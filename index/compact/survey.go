@@ -3,7 +3,6 @@ package compact
 import (
 	"cmp"
 	"context"
-	"crypto/sha256"
 	"go/version"
 	"runtime"
 	"slices"
@@ -21,7 +20,7 @@ type round struct {
 
 	versions []*release // in the order of their rounds
 	stored   map[place]*stored
-	files    map[fileKey]*stored        // large files that are one record
+	files    map[index.PartsKey]*stored // large files that are one record
 	needs    map[blobstore.ID][]*stored // the records that have a blob as base
 	used     map[blobstore.ID]bool      // blobs of versions, and programs as a whole
 	quick    map[blobstore.ID]bool      // blobs that are read from quick records and stay there
@@ -73,26 +72,6 @@ type stored struct {
 	added bool  // chain is added up
 }
 
-// fileKey stands for the blobs of a file in their order.
-type fileKey [sha256.Size]byte
-
-func keyOf(ids []blobstore.ID) fileKey {
-	h := sha256.New()
-	for _, id := range ids {
-		h.Write(id[:])
-	}
-	return fileKey(h.Sum(nil))
-}
-
-func fileOf(t *index.Tree, e *index.Entry) fileKey {
-	refs := t.Blobs(e)
-	ids := make([]blobstore.ID, len(refs))
-	for i, r := range refs {
-		ids[i] = r.ID
-	}
-	return keyOf(ids)
-}
-
 // release is a version and its place among the others.
 type release struct {
 	version *index.Version
@@ -136,7 +115,7 @@ func (r *release) compare(o *release) int {
 // survey reads what the store holds: the trees and the headers of all records.
 func (r *round) survey(ctx context.Context) error {
 	r.stored = map[place]*stored{}
-	r.files = map[fileKey]*stored{}
+	r.files = map[index.PartsKey]*stored{}
 	r.needs = map[blobstore.ID][]*stored{}
 	r.used = map[blobstore.ID]bool{}
 	r.quick = map[blobstore.ID]bool{}
@@ -173,7 +152,7 @@ func (r *round) use(t *index.Tree) {
 		if e.Kind != index.File || len(t.Blobs(e)) < 2 {
 			continue
 		}
-		if s := r.files[fileOf(t, e)]; s != nil && s.rec.IsProgram() {
+		if s := r.files[index.PartsOf(t, e)]; s != nil && s.rec.IsProgram() {
 			r.used[s.rec.Blobs()[0].ID] = true
 		}
 	}
@@ -196,11 +175,6 @@ func (r *round) scan(ctx context.Context, ref blobstore.PackRef) error {
 		}
 		s := &stored{rec: rec}
 		here := 0
-		parts := rec.Parts()
-		ids := make([]blobstore.ID, len(parts))
-		for i, m := range parts {
-			ids[i] = m.ID
-		}
 		for _, m := range rec.Blobs() {
 			if loc, ok := r.snap.Locate(m.ID); ok && loc.Pack == ref.Number && loc.Record == rec.Offset {
 				here++
@@ -217,7 +191,7 @@ func (r *round) scan(ctx context.Context, ref blobstore.PackRef) error {
 			continue
 		}
 		if rec.Effort() > 0 {
-			key := keyOf(ids)
+			key := index.PartsOfRecord(rec)
 			if old := r.files[key]; old == nil || old.rec.Effort() <= rec.Effort() {
 				r.files[key] = s
 			}
@@ -416,14 +390,14 @@ func (r *round) next() (*work, int64) {
 
 // todo lists the versions that have something to do, each file once.
 func (r *round) todo() (list []*work, left int64) {
-	seen := map[fileKey]bool{}
+	seen := map[index.PartsKey]bool{}
 	for _, v := range r.versions {
 		w := &work{version: v.version, release: v}
 		_ = v.tree.Walk(func(path string, e *index.Entry) error {
 			if e.Kind != index.File || e.Size == 0 {
 				return nil
 			}
-			key := fileOf(v.tree, e)
+			key := index.PartsOf(v.tree, e)
 			if seen[key] {
 				return nil
 			}
